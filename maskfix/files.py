@@ -1,0 +1,32 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_stream(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write; it takes its place at ``path`` when the block ends without error.
+
+    The bytes go to a temporary file in the same folder, which must exist.
+    """
+    partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
+    try:
+        with partial.open("xb") as stream:
+            yield stream
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a whole file at once; text as UTF-8."""
+    with atomic_stream(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
