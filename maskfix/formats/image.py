@@ -100,7 +100,7 @@ def _chosen_orientation(image: Image.Image, path: Path, expected: tuple[int, int
     """Whether to turn the image upright; raises InstanceError for a size that cannot be."""
     if image.width * image.height > MOST_PIXELS:
         raise InstanceError(
-            f"image {path} claims {image.width}x{image.height} pixels, the most read is {MOST_PIXELS}"
+            f"image {path} claims {image.width}x{image.height} pixels, more than {MOST_PIXELS}"
         )
     turned = _size(image, upright=True)
     if expected is None or expected == turned:
