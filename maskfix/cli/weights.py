@@ -62,8 +62,9 @@ def list_weights(as_json: AsJson = False) -> None:
         return
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
-        where = row["weights"] or "no weights shipped: train it, or convert an official checkpoint"
+        where = row["weights"] or "no weights shipped"
         typer.echo(f"{row['name']:{width}}  {row['title'] or '-'}: {where}")
+    typer.echo("Others: train them, or convert a published checkpoint ('maskfix weights convert').")
 
 
 @app.command()
