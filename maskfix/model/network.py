@@ -1,0 +1,67 @@
+"""What every click-segmentation network of maskfix has in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from maskfix.model.click_maps import ClickMaps
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ClickNetwork(nn.Module):
+    """Base class: image, previous mask and clicks in, logits out.
+
+    Called as ``network(image, points)``:
+
+    * image: (B, 3, H, W) float32 RGB in [0, 1], or (B, 4, H, W) with the probabilities of the
+      previous mask in [0, 1] as fourth channel where `with_prev_mask` is set (zeros when there is
+      none).
+    * points: (B, 2N, 3) rows (y, x, order index) in input pixels; the first N positive, the last
+      N negative, unused slots -1.
+
+    Returns ``{"instances": (B, 1, H, W) logits}`` and, where the network has an auxiliary head,
+    ``"instances_aux"`` of the same shape. Sigmoid is left to the caller.
+
+    Attributes:
+        backbone_prefixes: starts of the names of those parameters that come from ImageNet weights
+            or learn as slowly as these do; training multiplies their learning rate by 0.1.
+    """
+
+    backbone_prefixes: tuple[str, ...] = ()
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, click_maps: ClickMaps, with_prev_mask: bool) -> None:
+        super().__init__()
+        self.click_maps = click_maps
+        self.with_prev_mask = with_prev_mask
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def encoding_channels(self) -> int:
+        """Channels beside RGB: the previous mask, if any, and the click maps."""
+        return self.click_maps.channels + int(self.with_prev_mask)
+
+    def encode(self, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Split and normalise the input.
+
+        Returns:
+            the normalised RGB image (B, 3, H, W), and the encoding (B, E, H, W): previous mask
+            (raw probabilities), positive map, negative map.
+        """
+        rgb = (image[:, :3] - self.mean) / self.std
+        maps = self.click_maps(points, image.shape[2], image.shape[3]).to(image.dtype)
+        encoding = torch.cat([image[:, 3:], maps], dim=1) if self.with_prev_mask else maps
+        return rgb, encoding
+
+    def load_trunk_state(self, state: dict[str, Tensor]) -> None:
+        """Start the trunk from the tensors of an ImageNet classification network.
+
+        Raises:
+            CheckpointError: keys are missing, foreign, or of another shape.
+        """
+        raise NotImplementedError
