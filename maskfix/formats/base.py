@@ -165,7 +165,9 @@ class Source(ABC):
         found = self._names.find(name)
         if not found:
             candidates = self._basenames.find(posixpath.basename(name))
-            found = [ordinal for ordinal in candidates if _same_tail(self.file_of(ordinal), name)]
+            shared = {ordinal: _shared_tail(self.file_of(ordinal), name) for ordinal in candidates}
+            most = max(shared.values(), default=0)
+            found = [ordinal for ordinal in candidates if shared[ordinal] == most > 0]
         if len(found) > 1:
             first, second = (self.file_of(ordinal) for ordinal in found[:2])
             raise InputError(
@@ -195,7 +197,8 @@ class Source(ABC):
         raise InputError(f"category {name} is unknown; the nearest known one is {near[0]}")
 
 
-def _same_tail(file: str, name: str) -> bool:
-    """Whether two paths agree in all parts of the shorter one."""
-    parts, others = file.replace("\\", "/").split("/")[::-1], name.split("/")[::-1]
-    return all(a == b for a, b in zip(parts, others, strict=False))
+def _shared_tail(file: str, name: str) -> int:
+    """How many last parts two paths share if one is the end of the other, else 0."""
+    parts, others = file.split("/")[::-1], name.split("/")[::-1]
+    pairs = list(zip(parts, others, strict=False))
+    return len(pairs) if all(a == b for a, b in pairs) else 0

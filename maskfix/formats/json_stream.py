@@ -85,7 +85,8 @@ class JsonStream:
                 if not (self._may_be_cut(error) and self._read_more()):
                     raise self._error(*_reason(error, self._position)) from error
                 continue
-            if end < len(self._text) or not self._read_more():  # else a number might go on
+            cut = isinstance(value, int | float) and end + _LONGEST_TOKEN > len(self._text)
+            if not (cut and self._read_more()):  # "1", "1." and "1e+" may go on
                 self._value = (self._position, end)
                 self._position = end
                 return value
