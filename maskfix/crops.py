@@ -72,7 +72,7 @@ def resample(window: NDArray[Any], size: Size) -> NDArray[Any]:
 
 
 def to_network(x: float, y: float, region: Box, size: Size) -> tuple[float, float]:
-    """Where an image point (x, y) lies in the network input: (row, column), as `resample` aligns."""
+    """Where the image point (x, y) lies in the network input, as (row, column)."""
     row = (y - region.top + 0.5) * size.height / region.height - 0.5
     col = (x - region.left + 0.5) * size.width / region.width - 0.5
     return row, col

@@ -26,7 +26,7 @@ class Click:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of whole pixels: rows ``top``..``bottom - 1``, columns ``left``..``right - 1``."""
+    """Whole pixels: rows ``top`` to ``bottom - 1``, columns ``left`` to ``right - 1``."""
 
     top: int
     left: int

@@ -12,6 +12,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from maskfix.model.network import ClickNetwork
 
 
+def prepare(network: nn.Module) -> nn.Module:
+    """A copy made for predicting: batch norm folded, memory laid out channels last.
+
+    Networks that are not maskfix's own are returned as they are, in eval mode.
+    """
+    if not isinstance(network, ClickNetwork):
+        return network.eval()
+    folded = fold_batch_norm(network.eval())
+    for name, module in list(folded.named_modules()):
+        if hasattr(module, "fixed"):
+            _replace(folded, name, module.fixed())
+    return folded.to(memory_format=torch.channels_last)
+
+
 def fold_batch_norm(network: ClickNetwork) -> ClickNetwork:
     """Fold every batch norm that directly follows a convolution into it.
 

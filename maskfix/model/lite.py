@@ -71,8 +71,15 @@ class TrunkConv(nn.Module):
         scale = self.gain * torch.rsqrt(self.running_var + self.EPS)
         return self.weight * scale[:, None, None, None], self.bias - self.running_mean * scale
 
+    def fixed(self) -> FixedConv:
+        """This layer for inference, folded once and for all."""
+        return FixedConv(self)
+
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.folded()
+        return self.convolve(x, *self.folded())
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The folded convolution, with its padding and activation."""
         padding = (self.kernel - 1) // 2
         if self.stride == 2:
             before = (self.kernel - 2) // 2
@@ -80,6 +87,23 @@ class TrunkConv(nn.Module):
             x, padding = F.pad(x, (before, after, before, after)), 0
         x = F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
         return x if self.linear else F.relu6(x)
+
+
+class FixedConv(nn.Module):
+    """A `TrunkConv` that no longer learns."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: TrunkConv) -> None:
+        super().__init__()
+        weight, bias = layer.folded()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", bias.detach())
+        self.convolve = layer.convolve
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight, self.bias)
 
 
 class ConvNorm(nn.Sequential):
@@ -200,6 +224,8 @@ class Lite(ClickNetwork):
         radius: of the click disks, in network-input pixels.
     """
 
+    backbone_prefixes = ("encoder.",)
+
     def __init__(self, radius: float = 5) -> None:
         super().__init__(ClickMaps(radius), with_prev_mask=True)
         maps = self.encoding_channels
@@ -238,10 +264,6 @@ class Lite(ClickNetwork):
             "instances": logits[..., :height, :width],
             "instances_aux": aux[..., :height, :width],
         }
-
-    def learning_rate_factors(self, trunk: float) -> dict[str, float]:
-        """How much of the learning rate each parameter gets: the encoder `trunk`, the rest all."""
-        return {n: trunk if n.startswith("encoder.") else 1.0 for n, _ in self.named_parameters()}
 
     def load_trunk_state(self, state: dict[str, Tensor]) -> None:
         """Start the encoder from ImageNet weights in the keys of `efficientnet_lite_pytorch`.

@@ -330,12 +330,12 @@ class Average:
 
 def make_optimizer(network: ClickNetwork, settings: OptimizerConfig) -> torch.optim.Optimizer:
     """Adam with the trunk's learning rate lowered; decay only where weights are multiplied."""
-    factors = network.learning_rate_factors(settings.trunk)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
-            groups.setdefault((factors[name], decay), []).append(parameter)
+            factor = settings.trunk if name.startswith(network.backbone_prefixes) else 1.0
+            groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": params, "factor": factor, "weight_decay": decay}

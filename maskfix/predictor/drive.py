@@ -1,0 +1,53 @@
+"""Many instances, click by click, in step: one shared network call a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from maskfix.predictor import Predictor, Session
+from maskfix.types import Click
+
+
+class Job(Protocol):
+    """An instance and where its clicks come from."""
+
+    session: Session
+
+    def next_clicks(self) -> list[Click]:
+        """The clicks to make now, looking at the session's mask; an empty list ends the job."""
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+def drive(predictor: Predictor, jobs: Iterable[AnyJob], in_flight: int) -> Iterator[AnyJob]:
+    """Run jobs to their ends; a finished one leaves and the next one enters.
+
+    Args:
+        predictor: predicts all of a round's sessions together.
+        jobs: taken from as places become free.
+        in_flight: so many at a time.
+
+    Yields:
+        each job when it is finished, in that order.
+    """
+    waiting = iter(jobs)
+    active: list[AnyJob] = []
+    exhausted = False
+    while active or not exhausted:
+        while not exhausted and len(active) < in_flight:
+            job = next(waiting, None)
+            exhausted = job is None
+            if job is not None:
+                active.append(job)
+        moving = []
+        for job in active:
+            clicks = job.next_clicks()
+            if clicks:
+                job.session.clicks += clicks
+                moving.append(job)
+            else:
+                yield job
+        predictor.step([job.session for job in moving])
+        active = moving

@@ -1,0 +1,157 @@
+"""The protocol for batches: crops of a few fixed sizes, and what is outside them is kept.
+
+A crop shows the object with some surroundings at one of `SIZES`; many instances then share one
+network call. Pixels stay aligned between image and crop. A session holds the object's bits and one
+small patch of probabilities, never an array of the whole image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from maskfix.crops import Size, fit_region, nearest_size, resample, to_network
+from maskfix.masks import Mask, enclose
+from maskfix.predictor.session import FloatArray, NetworkPoint, Session, View, as_probabilities
+from maskfix.types import Box
+
+
+@dataclass(frozen=True)
+class FastProtocol:
+    """Settings of the batch protocol.
+
+    Attributes:
+        zoom_target: side of the square crops in network pixels, a multiple of 32; tall and broad
+            crops have about as many pixels.
+        expansion: the crop is this much larger than the object, in each direction.
+        min_crop: smallest extent of a crop in image pixels.
+        threshold: a pixel is in the resulting mask where its probability is above this.
+    """
+
+    zoom_target: int = 256
+    expansion: float = 1.4
+    min_crop: int = 48
+    threshold: float = 0.49
+
+    KEEP_IOU = 0.6  # a crop is kept while it overlaps the wished one so much
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """The network inputs in use: square, tall, broad."""
+        square = self.zoom_target
+        long = 32 * round(square * 1.25 / 32)
+        short = 32 * max(1, round(square * square / long / 32))
+        return Size(square, square), Size(long, short), Size(short, long)
+
+    def start(self, image: NDArray[np.uint8], mask: NDArray[Any] | Mask | None) -> FastSession:
+        """Begin an instance on an (H, W, 3) uint8 RGB image, from a mask or from none."""
+        return FastSession(self, image, mask)
+
+
+class FastSession(Session):
+    """One instance under `FastProtocol`."""
+
+    def __init__(
+        self, protocol: FastProtocol, image: NDArray[np.uint8], mask: NDArray[Any] | Mask | None
+    ) -> None:
+        super().__init__(given=mask is not None)
+        self.protocol = protocol
+        self.image = image
+        height, width = image.shape[:2]
+        self.region: Box | None = None
+        self.size = protocol.sizes[0]
+        self._patch: FloatArray | None = None  # (h, w), the last answer
+        if isinstance(mask, Mask):
+            self._mask = mask
+        else:
+            given = as_probabilities(mask, height, width)
+            self._mask = Mask.from_array(given > protocol.threshold)
+
+    def view(self) -> View:
+        """The crop around the object, or all of the image when there is no object yet."""
+        self._choose_region()
+        assert self.region is not None
+        crop = resample(self.image[self.region.slices], self.size)
+        if self._patch is None:
+            window = self._mask.window(self.region).astype(np.float32)
+            given = resample(window, self.size)
+        else:
+            given = self._patch
+        points = []
+        for i, click in enumerate(self.clicks):
+            row, col = to_network(click.x, click.y, self.region, self.size)
+            if -0.5 <= row < self.size.height - 0.5 and -0.5 <= col < self.size.width - 0.5:
+                points.append(NetworkPoint(row, col, i, click.positive))
+        return View(
+            torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float() / 255,
+            torch.from_numpy(given)[None],
+            tuple(points),
+        )
+
+    def accept(self, probabilities: FloatArray) -> bool:
+        """Replace the mask inside the crop; asks again when a first look found a small object."""
+        assert self.region is not None
+        looked_at_all = not self._mask.bits.size
+        self._patch = probabilities
+        region = self.region
+        inside = self._in_region() > self.protocol.threshold
+        whole = enclose(region, self._mask.box)
+        bits = self._mask.window(whole)
+        rows, cols = region.top - whole.top, region.left - whole.left
+        bits[rows : rows + region.height, cols : cols + region.width] = inside
+        self._mask = Mask.from_window(self._mask.height, self._mask.width, whole, bits)
+        if not looked_at_all or not self._mask.bits.size:
+            return False
+        self._choose_region()
+        return self.region != region
+
+    def probabilities(self) -> FloatArray:
+        """See `Session`; outside the last crop the mask's 0 or 1."""
+        whole = self._mask.to_array().astype(np.float32)
+        if self._patch is not None and self.region is not None:
+            whole[self.region.slices] = self._in_region()
+        return whole
+
+    def mask(self) -> Mask:
+        """See `Session`."""
+        return self._mask
+
+    def _in_region(self) -> FloatArray:
+        assert self.region is not None and self._patch is not None
+        return resample(self._patch, Size(self.region.height, self.region.width))
+
+    def _choose_region(self) -> None:
+        """Set region and size; a new region drops the patch, the mask's bits stand in for it."""
+        height, width = self.image.shape[:2]
+        box = self._mask.box
+        for click in self.clicks:
+            if click.positive and box.height:
+                row, col = int(click.y), int(click.x)
+                box = enclose(box, Box(row, col, row + 1, col + 1))
+        if not box.height:
+            box, expansion = Box(0, 0, height, width), 1.0
+        else:
+            expansion = self.protocol.expansion
+        tall = max(box.height * expansion, self.protocol.min_crop)
+        broad = max(box.width * expansion, self.protocol.min_crop)
+        size = nearest_size(tall, broad, self.protocol.sizes)
+        center_row, center_col = (box.top + box.bottom) / 2, (box.left + box.right) / 2
+        wished = fit_region(center_row, center_col, tall, broad, size, height, width)
+        if self.region is not None and self._is_good_enough(wished, box):
+            return
+        self.region, self.size, self._patch = wished, size, None
+
+    def _is_good_enough(self, wished: Box, needed: Box) -> bool:
+        current = self.region
+        assert current is not None
+        if enclose(current, needed) != current:
+            return False
+        rows = min(current.bottom, wished.bottom) - max(current.top, wished.top)
+        cols = min(current.right, wished.right) - max(current.left, wished.left)
+        common = max(0, rows) * max(0, cols)
+        total = current.height * current.width + wished.height * wished.width - common
+        return common / total >= self.protocol.KEEP_IOU
