@@ -85,8 +85,8 @@ class TrunkConv(nn.Module):
             before = (self.kernel - 2) // 2
             after = self.kernel - 2 - before
             x, padding = F.pad(x, (before, after, before, after)), 0
-        x = F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
-        return x if self.linear else F.relu6(x)
+        y: Tensor = F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
+        return y if self.linear else F.relu6(y)
 
 
 class FixedConv(nn.Module):
@@ -132,7 +132,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.expand(x)))
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.shortcut else y
 
 
@@ -172,7 +172,8 @@ class MapsTransform(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.3))
 
     def forward(self, encoding: Tensor) -> Tensor:
-        return self.mix(F.relu6(self.down(encoding))) * self.scale
+        fused: Tensor = self.mix(F.relu6(self.down(encoding)))
+        return fused * self.scale
 
 
 class AttentionBlock(nn.Module):
@@ -193,7 +194,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         x = x + self.position(x)
-        tokens = x.flatten(2).transpose(1, 2)  # (B, h*w, C)
+        tokens: Tensor = x.flatten(2).transpose(1, 2)  # (B, h*w, C)
         shape = (batch, -1, 3, self.heads, channels // self.heads)
         q, k, v = self.qkv(self.norm1(tokens)).view(shape).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
@@ -213,7 +214,8 @@ class UpBlock(nn.Module):
         self.project = ConvNorm(outputs, outputs)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        x = _resize(self.reduce(coarse), fine.shape[2], fine.shape[3]) + self.lateral(fine)
+        x: Tensor = _resize(self.reduce(coarse), fine.shape[2], fine.shape[3])
+        x = x + self.lateral(fine)
         return x + self.project(self.depthwise(F.relu6(x)))
 
 

@@ -20,14 +20,14 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base: unknown fields and wrong types are refused."""
 
 
-class NetworkConfig(Struct):
+class NetworkConfig(Struct, frozen=True):
     """The network to build: a name of the registry and its arguments."""
 
     name: str = "hrnet18"
     arguments: dict[str, Any] = {}
 
 
-class DataConfig(Struct):
+class DataConfig(Struct, frozen=True):
     """One data set of the mixture.
 
     Attributes:
@@ -43,7 +43,7 @@ class DataConfig(Struct):
     min_area: int = 80
 
 
-class CropConfig(Struct):
+class CropConfig(Struct, frozen=True):
     """How a sample is cut from an image.
 
     Attributes:
@@ -62,7 +62,7 @@ class CropConfig(Struct):
     wide: float = 0.35
 
 
-class ClickConfig(Struct):
+class ClickConfig(Struct, frozen=True):
     """How clicks are drawn (paper, section 3.2).
 
     Attributes:
@@ -80,7 +80,7 @@ class ClickConfig(Struct):
     learn_each: bool = False
 
 
-class StartConfig(Struct):
+class StartConfig(Struct, frozen=True):
     """Masks that a sample starts from (beyond the paper: it starts from none).
 
     Attributes:
@@ -96,7 +96,7 @@ class StartConfig(Struct):
     unclicked: float = 0.1
 
 
-class LossConfig(Struct):
+class LossConfig(Struct, frozen=True):
     """Losses and their weights.
 
     Attributes:
@@ -111,7 +111,7 @@ class LossConfig(Struct):
     auxiliary: float = 0.4
 
 
-class OptimizerConfig(Struct):
+class OptimizerConfig(Struct, frozen=True):
     """Adam and the course of its learning rate.
 
     Attributes:
@@ -139,7 +139,7 @@ class OptimizerConfig(Struct):
     accumulate: int = 1
 
 
-class ValidationConfig(Struct):
+class ValidationConfig(Struct, frozen=True):
     """NoC on fixed instances of one data set.
 
     Attributes:
@@ -157,7 +157,7 @@ class ValidationConfig(Struct):
     damaged: bool = False
 
 
-class TrainConfig(Struct):
+class TrainConfig(Struct, frozen=True):
     """A whole run.
 
     Attributes:
