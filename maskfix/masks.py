@@ -144,6 +144,12 @@ def union(a: Mask, b: Mask) -> Mask:
     return Mask(a.height, a.width, box, a.window(box) | b.window(box))
 
 
+def subtract(a: Mask, b: Mask) -> Mask:
+    """Pixels set in ``a`` and not in ``b``, masks of one image."""
+    _assert_same_image(a, b)
+    return Mask.from_window(a.height, a.width, a.box, a.bits & ~b.window(a.box))
+
+
 def iou(a: Mask, b: Mask) -> float:
     """Intersection over union, 0..1; two empty masks are equal: 1."""
     common = intersection(a, b)

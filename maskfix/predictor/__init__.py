@@ -66,15 +66,11 @@ class Predictor:
         network = model.network if isinstance(model, Model) else model
         if protocol is None:
             protocol = model.protocol if isinstance(model, Model) else "paper"
-        if isinstance(protocol, str):
-            settings = {"paper": PaperProtocol, "fast": FastProtocol}
-            if protocol not in settings:
-                raise UsageError(f"protocol: expected paper or fast, found {protocol!r}")
-            protocol = settings[protocol](threshold=threshold)
+        settings = _settings(protocol, threshold)
         if zoom_target != "default":
-            protocol = replace(protocol, zoom_target=zoom_target)  # type: ignore[arg-type]
-        self.protocol: PaperProtocol | FastProtocol = protocol
-        self.flip = isinstance(protocol, PaperProtocol) if flip is None else flip
+            settings = replace(settings, zoom_target=zoom_target)  # type: ignore[arg-type]
+        self.protocol = settings
+        self.flip = isinstance(settings, PaperProtocol) if flip is None else flip
         self.batch_size = batch_size
         self.network = prepare(network) if isinstance(network, nn.Module) else network
         self.with_mask = bool(getattr(network, "with_prev_mask", True))
@@ -149,12 +145,23 @@ class Predictor:
                 group = groups.setdefault(tuple(view.image.shape), [])
                 group.append((session, view))
                 if len(group) == most:
-                    again += self._run(group)
+                    again += self._run_within_memory(group)
                     group.clear()
             for group in groups.values():
                 if group:
-                    again += self._run(group)
+                    again += self._run_within_memory(group)
             waiting = again
+
+    def _run_within_memory(self, group: list[tuple[Session, View]]) -> list[Session]:
+        """`_run`, in halves where the device's memory does not hold a batch; those stay small."""
+        try:
+            return self._run(group)
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+        half = len(group) // 2
+        self.batch_size = half * (2 if self.flip else 1)
+        return self._run_within_memory(group[:half]) + self._run_within_memory(group[half:])
 
     def _run(self, group: list[tuple[Session, View]]) -> list[Session]:
         """One network call; returns the sessions that want another look."""
@@ -202,6 +209,18 @@ class Predictor:
         session.clicks.append(clicks[-1])
         self.step([session])
         return session
+
+
+def _settings(
+    protocol: str | PaperProtocol | FastProtocol, threshold: float
+) -> PaperProtocol | FastProtocol:
+    if not isinstance(protocol, str):
+        return protocol
+    if protocol == "paper":
+        return PaperProtocol(threshold=threshold)
+    if protocol == "fast":
+        return FastProtocol(threshold=threshold)
+    raise UsageError(f"protocol: expected paper or fast, found {protocol!r}")
 
 
 def _same(a: NDArray[Any] | Mask, b: NDArray[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -10,9 +11,15 @@ from maskfix.types import Click
 
 
 class Job(Protocol):
-    """An instance and where its clicks come from."""
+    """An instance and where its clicks come from.
+
+    Attributes:
+        session: the instance in the predictor.
+        seconds: its share of the time spent predicting, added to by `drive`.
+    """
 
     session: Session
+    seconds: float
 
     def next_clicks(self) -> list[Click]:
         """The clicks to make now, looking at the session's mask; an empty list ends the job."""
@@ -49,5 +56,8 @@ def drive(predictor: Predictor, jobs: Iterable[AnyJob], in_flight: int) -> Itera
                 moving.append(job)
             else:
                 yield job
+        began = time.perf_counter()
         predictor.step([job.session for job in moving])
+        for job in moving:
+            job.seconds += (time.perf_counter() - began) / len(moving)
         active = moving

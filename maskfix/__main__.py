@@ -1,0 +1,6 @@
+"""``python -m maskfix``."""
+
+from maskfix.cli.main import main
+
+if __name__ == "__main__":
+    main()

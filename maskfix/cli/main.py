@@ -1,0 +1,72 @@
+"""The ``maskfix`` command: registers the subcommands, and turns known errors into one line.
+
+Heavy packages are imported inside the commands, so that help and completion are quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from maskfix.cli.refine import refine_command
+from maskfix.cli.weights import app as weights_app
+from maskfix.errors import MaskfixError
+
+app = typer.Typer(
+    name="maskfix",
+    help="Repair instance masks in batch with a few clicks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("refine")(refine_command)
+app.add_typer(weights_app, name="weights")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from maskfix.version import __version__
+
+        typer.echo(f"maskfix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Repair instance masks in batch with a few clicks.
+
+    Exit status: 0 all good, 1 some instances failed, 2 unusable input or flags.
+    """
+
+
+def main() -> None:
+    """Run the command line; the process ends with the documented exit status."""
+    try:
+        status = app(standalone_mode=False)
+    except MaskfixError as error:
+        _fail(" ".join(str(error).split()), error.exit_code)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted; go on with --resume where the command has it", 130)
+    except typer.TyperException as error:  # unknown or malformed flags
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        message = getattr(error, "format_message", error.__str__)()
+        _fail(" ".join(message.split()) + hint, 2)
+    except BrokenPipeError:
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"maskfix: error: {message}", file=sys.stderr)
+    sys.exit(status)

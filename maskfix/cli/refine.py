@@ -1,0 +1,140 @@
+"""``maskfix refine``."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class MasksFormat(str, Enum):
+    """Formats that --masks may have."""
+
+    coco = "coco"
+    coco_results = "coco-results"
+    lvis = "lvis"
+    png_binary = "png-binary"
+    png_labels = "png-labels"
+    png_instances = "png-instances"
+
+
+class SegmentationKind(str, Enum):
+    """How changed masks are written."""
+
+    same = "same"
+    rle = "rle"
+    polygon = "polygon"
+
+
+class GuardLevel(str, Enum):
+    """How readily a result is refused."""
+
+    strict = "strict"
+    normal = "normal"
+    off = "off"
+
+
+def refine_command(
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    masks: Annotated[
+        Path, typer.Option(help="COCO, COCO results or LVIS JSON, or a folder of PNG masks.")
+    ],
+    clicks: Annotated[Path | None, typer.Option(help="Click script, YAML or JSON.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Right masks, any format: scores in the report, simulated clicks."),
+    ] = None,
+    simulate: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="At most N clicks an instance by a simulated user, after the script's.",
+        ),
+    ] = 0,
+    target_iou: Annotated[
+        float, typer.Option(metavar="T", help="Simulated clicks stop at this IoU.")
+    ] = 0.9,
+    images_json: Annotated[
+        Path | None, typer.Option(help="COCO file that names the images of a results list.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; by default a new one beside the masks.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Name of shipped weights, or a weights file.")
+    ] = "lite",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Most network inputs in one call.")] = 16,
+    workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
+    masks_format: Annotated[
+        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
+    ] = None,
+    segmentation: Annotated[
+        SegmentationKind, typer.Option(help="How changed COCO masks are written.")
+    ] = SegmentationKind.same,
+    everything: Annotated[
+        bool,
+        typer.Option("--all/--only-clicked", help="Report instances without clicks too."),
+    ] = False,
+    guard: Annotated[
+        GuardLevel, typer.Option(help="How readily a result is refused for the old mask.")
+    ] = GuardLevel.normal,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the inputs, say what would be done.")
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first instance that fails.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")
+    ] = False,
+) -> int:
+    """Repair masks with clicks; the same annotations come back with better masks.
+
+    Example: maskfix refine --images imgs/ --masks preds.json --clicks clicks.yaml
+    """
+    from maskfix.config import RefineConfig
+
+    config = RefineConfig(
+        images=images,
+        masks=masks,
+        clicks=clicks,
+        reference=reference,
+        simulate=simulate,
+        target_iou=target_iou,
+        images_json=images_json,
+        out=out,
+        model=model,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        masks_format=masks_format.value if masks_format else None,
+        segmentation=segmentation.value,
+        everything=everything,
+        guard=guard.value,
+        resume=resume,
+        overwrite=overwrite,
+        fail_fast=fail_fast,
+    )
+    from maskfix.refinement.run import Refinement
+    from maskfix.report.rows import summary_table
+
+    run = Refinement(config)
+    if dry_run:
+        plan = run.plan()
+        typer.echo(json.dumps(plan, indent=2, ensure_ascii=False))
+        return 1 if plan["problems"] else 0
+    summary = run.run(say=lambda text: typer.echo(text, err=True))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(summary_table(summary))
+        typer.echo(f"written to {summary['out']}")
+    return 1 if summary["status"]["failed"] else 0

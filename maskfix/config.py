@@ -1,0 +1,82 @@
+"""Settings of the commands: one frozen dataclass each, checked where it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from maskfix.errors import UsageError
+
+Guard = Literal["strict", "normal", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Settings of `maskfix.refine`.
+
+    Attributes:
+        images: folder of images.
+        masks: COCO, COCO results or LVIS file, or folder of PNG masks.
+        clicks: click script, YAML or JSON.
+        reference: right masks, for simulated clicks and for scores.
+        simulate: at most so many simulated clicks an instance, after those of the script.
+        target_iou: simulated clicks stop at this IoU with the reference.
+        images_json: for COCO results, a COCO file that names the images.
+        out: a folder to be made; by default a new one beside the masks.
+        model: name of shipped weights, or a weights file.
+        device: auto, cpu, cuda, cuda:N or mps.
+        batch_size: most network inputs in one call.
+        workers: threads that read images.
+        masks_format: overrules what the masks look like.
+        segmentation: how changed COCO masks are written.
+        everything: report instances without clicks too.
+        guard: how readily a result is refused in favour of the old mask.
+        resume: go on with an interrupted run in `out`.
+        overwrite: replace a finished run in `out`.
+        fail_fast: stop at the first instance that fails.
+    """
+
+    images: Path
+    masks: Path
+    clicks: Path | None = None
+    reference: Path | None = None
+    simulate: int = 0
+    target_iou: float = 0.9
+    images_json: Path | None = None
+    out: Path | None = None
+    model: str = "lite"
+    device: str = "auto"
+    batch_size: int = 16
+    workers: int = 2
+    masks_format: str | None = None
+    segmentation: Literal["same", "rle", "polygon"] = "same"
+    everything: bool = False
+    guard: Guard = "normal"
+    resume: bool = False
+    overwrite: bool = False
+    fail_fast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clicks is None and self.reference is None and not self.everything:
+            raise UsageError(
+                "nothing to do: give --clicks FILE, or --reference FILE with --simulate N"
+            )
+        if self.simulate and self.reference is None:
+            raise UsageError("--simulate needs --reference: the masks that clicks are made from")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other")
+        if self.resume and self.out is None:
+            raise UsageError("--resume needs --out: the folder of the run to go on with")
+        checks = {
+            "--simulate": (self.simulate, 0, 1000),
+            "--batch-size": (self.batch_size, 1, 4096),
+            "--workers": (self.workers, 1, 256),
+        }
+        for flag, (value, least, most) in checks.items():
+            if not least <= value <= most:
+                raise UsageError(f"{flag}: expected {least} to {most}, found {value}")
+        if not 0 < self.target_iou <= 1:
+            raise UsageError(f"--target-iou: expected above 0, at most 1, found {self.target_iou}")
+        if not self.images.is_dir():
+            raise UsageError(f"--images: {self.images} is not a folder; give the folder of images")

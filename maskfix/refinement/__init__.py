@@ -1,0 +1,1 @@
+"""`maskfix refine`: masks and clicks in, better masks and a report out."""

@@ -1,0 +1,70 @@
+"""One instance on its way through the predictor: whose clicks come next, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from maskfix.clicks import SimulatedUser
+from maskfix.masks import Mask, iou
+from maskfix.predictor import Session
+from maskfix.refinement.plan import Task
+from maskfix.types import Click
+
+
+@dataclass
+class InstanceJob:
+    """Follows a script's clicks, then those of a simulated user.
+
+    A click that the mask already agrees with asks for nothing: the network is not run for it, but
+    sees it from the next run on. So a script that is carried out changes nothing a second time.
+
+    Attributes:
+        task: what is to be done.
+        session: the instance in the predictor.
+        reference: the right mask, if known.
+        simulate: at most so many simulated clicks.
+        target: IoU at which simulated clicks stop.
+        seconds: time spent, its share of every network call it was in.
+        used: clicks so far.
+    """
+
+    task: Task
+    session: Session
+    reference: Mask | None = None
+    simulate: int = 0
+    target: float = 1.0
+    seconds: float = 0.0
+    used: int = 0
+    _pending: list[Click] = field(init=False)
+    _simulated: int = field(init=False, default=0)
+    _user: SimulatedUser | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._pending = list(self.task.script.clicks)
+        if self.reference is not None and self.simulate:
+            self._user = SimulatedUser(self.reference.to_array())
+
+    def next_clicks(self) -> list[Click]:
+        """See `maskfix.predictor.drive.Job`."""
+        mask = self.session.mask()
+        clicks: list[Click] = []
+        while self._pending:
+            click = self._pending.pop(0)
+            self.used += 1
+            clicks.append(click)
+            if mask.contains(round(click.y), round(click.x)) != click.positive:
+                return clicks
+        simulated = self._next_simulated(mask)
+        if simulated is None:
+            return []  # clicks that agree with the mask need no run
+        self.used += 1
+        return [*clicks, simulated]
+
+    def _next_simulated(self, mask: Mask) -> Click | None:
+        if self._user is None or self._simulated >= self.simulate:
+            return None
+        assert self.reference is not None
+        if iou(mask, self.reference) >= self.target:
+            return None
+        self._simulated += 1
+        return self._user.next_click(mask.to_array())

@@ -1,0 +1,186 @@
+"""From a finished instance to its row in the report and its edits of the annotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from maskfix import rle
+from maskfix.config import Guard
+from maskfix.formats import Edit, ImageItem
+from maskfix.formats.click_script import New
+from maskfix.masks import Mask, boundary_iou, intersection, iou, subtract
+from maskfix.refinement.guard import refusal
+from maskfix.refinement.plan import Task
+from maskfix.report.rows import Row, Status, make_row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one task.
+
+    Attributes:
+        row: for the report.
+        edits: of the annotations; none where they stay as they are.
+        overlap: pixels of intersection and union with the reference, before and after.
+    """
+
+    row: Row
+    edits: tuple[Edit, ...] = ()
+    overlap: tuple[int, int, int, int] | None = None
+
+
+def failed(item: ImageItem, task: Task | None, reason: str) -> Outcome:
+    """A task that could not be done."""
+    annotation = task.annotation if task else None
+    row = Row(
+        item.file,
+        annotation.id if annotation else None,
+        annotation.category if annotation else "",
+        status="failed",
+        reason=reason,
+    )
+    return Outcome(row)
+
+
+def conclude(
+    item: ImageItem,
+    task: Task,
+    after: Mask,
+    clicks: int,
+    reference: Mask | None,
+    seconds: float,
+    guard: Guard,
+) -> Outcome:
+    """Judge a result and write its row.
+
+    Args:
+        item: the image.
+        task: what was to be done.
+        after: the predictor's result; the task's own mask where it was not run.
+        clicks: how many were used.
+        reference: the right mask, if known.
+        seconds: time it took.
+        guard: how readily a result is refused.
+    """
+    annotation, script = task.annotation, task.script
+    before = task.mask or Mask.empty(after.height, after.width)
+    # A new instance has no mask to lose: its result is only checked for being one.
+    reason = refusal(before, after, guard) if clicks and after != before else None
+    kept = before if reason else after
+    edits = () if reason else _edits(item, task, kept)
+    status: Status = "rejected" if reason else "ok" if edits else "unchanged"
+    category = script.category or (annotation.category if annotation else "")
+    if isinstance(script.selector, New):
+        category = script.selector.category
+    scores = _scores(before, kept, reference)
+    row = Row(
+        image=item.file,
+        id=annotation.id if annotation else None,
+        category=category,
+        clicks=clicks,
+        iou_change=iou(before, kept),
+        pixels_added=kept.area - intersection(before, kept),
+        pixels_removed=before.area - intersection(before, kept),
+        status=status,
+        reason=reason or _remark(task),
+        ms=round(1000 * seconds, 2),
+        **scores,
+    )
+    return Outcome(row, edits, _overlap(before, kept, reference))
+
+
+def _edits(item: ImageItem, task: Task, mask: Mask) -> tuple[Edit, ...]:
+    """The changes that make the annotations say what came out."""
+    annotation, script = task.annotation, task.script
+    if script.action == "delete" and annotation is not None:
+        return (Edit("delete", item.ordinal, annotation.key),)
+    if annotation is None:
+        assert isinstance(script.selector, New)
+        return (Edit("add", item.ordinal, None, mask, script.selector.category),)
+    edits = []
+    if annotation.mask != mask:
+        edits.append(Edit("replace", item.ordinal, annotation.key, mask, script.category))
+    elif script.category and script.category != annotation.category:
+        edits.append(Edit("recategorize", item.ordinal, annotation.key, None, script.category))
+    if task.absorbed is not None:
+        edits.append(Edit("delete", item.ordinal, task.absorbed.key))
+    if script.split and annotation.mask is not None:
+        rest = subtract(annotation.mask, mask)
+        if rest.area:
+            edits.append(Edit("add", item.ordinal, None, rest, annotation.category))
+    return tuple(edits)
+
+
+def _remark(task: Task) -> str:
+    script = task.script
+    if task.absorbed is not None:
+        return f"took in instance {task.absorbed.id}"
+    if script.split:
+        return "split; the rest is a new instance"
+    return {"delete": "deleted", "accept": "accepted as it is"}.get(script.action or "", "")
+
+
+def _scores(before: Mask, after: Mask, reference: Mask | None) -> dict[str, float]:
+    if reference is None:
+        return {}
+    return {
+        "iou_before": iou(before, reference),
+        "iou_after": iou(after, reference),
+        "biou_before": boundary_iou(before, reference),
+        "biou_after": boundary_iou(after, reference),
+    }
+
+
+def _overlap(before: Mask, after: Mask, reference: Mask | None) -> tuple[int, int, int, int] | None:
+    if reference is None:
+        return None
+    meet_before, meet_after = intersection(before, reference), intersection(after, reference)
+    return (
+        meet_before,
+        before.area + reference.area - meet_before,
+        meet_after,
+        after.area + reference.area - meet_after,
+    )
+
+
+def pack(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as a journal line."""
+    return {
+        "row": make_row(outcome.row),
+        "overlap": outcome.overlap,
+        "edits": [
+            {
+                "kind": edit.kind,
+                "image": edit.image,
+                "key": edit.key,
+                "category": edit.category,
+                "mask": None if edit.mask is None else _pack_mask(edit.mask),
+            }
+            for edit in outcome.edits
+        ],
+    }
+
+
+def unpack_edits(line: dict[str, Any]) -> list[Edit]:
+    """The edits of a journal line."""
+    return [
+        Edit(
+            edit["kind"],
+            edit["image"],
+            edit["key"],
+            None if edit["mask"] is None else _unpack_mask(edit["mask"]),
+            edit["category"],
+        )
+        for edit in line["edits"]
+    ]
+
+
+def _pack_mask(mask: Mask) -> dict[str, Any]:
+    counts = rle.text_from_counts(rle.counts_from_mask(mask))
+    return {"size": [mask.height, mask.width], "counts": counts}
+
+
+def _unpack_mask(packed: dict[str, Any]) -> Mask:
+    height, width = packed["size"]
+    return rle.mask_from_counts(rle.counts_from_text(packed["counts"]), height, width)

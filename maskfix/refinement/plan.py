@@ -1,0 +1,125 @@
+"""What is to be done in one image: the click script's wishes matched with its instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maskfix.errors import InstanceError
+from maskfix.formats.base import Annotation, ImageItem
+from maskfix.formats.click_script import (
+    ById,
+    ByIndex,
+    ByPoint,
+    ImageScript,
+    InstanceScript,
+    Merge,
+    New,
+    Selector,
+)
+from maskfix.masks import Mask, union
+
+
+@dataclass(frozen=True)
+class Task:
+    """One instance to work on.
+
+    Attributes:
+        annotation: what there is; None for a new instance, or one that was not found.
+        script: clicks and action; an empty one for instances that only simulation touches.
+        mask: what to start from: the annotation's mask, a union when merging, None for nothing.
+        absorbed: the instance that goes when two are merged.
+        problem: why nothing can be done.
+    """
+
+    annotation: Annotation | None
+    script: InstanceScript
+    mask: Mask | None
+    absorbed: Annotation | None = None
+    problem: str | None = None
+
+
+def plan_image(
+    item: ImageItem, script: ImageScript | None, height: int, width: int, everything: bool
+) -> list[Task]:
+    """The tasks of one image, in script order, then those the script does not name.
+
+    Args:
+        item: the image and its instances.
+        script: what a person wants, if anything.
+        height, width: size of the image as annotated, or as decoded where that is unknown.
+        everything: make tasks for the instances that the script does not name, too.
+    """
+    wishes = script.to_pixels(width, height).instances if script else ()
+    tasks = [_plan_instance(item, wish, height, width) for wish in wishes]
+    if everything:
+        named = {t.annotation.key for t in tasks if t.annotation}
+        named |= {t.absorbed.key for t in tasks if t.absorbed}
+        tasks += [
+            Task(a, InstanceScript(ById(a.id)), a.mask, problem=a.problem)
+            for a in item.annotations
+            if a.key not in named
+        ]
+    return _refuse_repetition(tasks)
+
+
+def _plan_instance(item: ImageItem, wish: InstanceScript, height: int, width: int) -> Task:
+    try:
+        outside = wish.outside(width, height)
+        if outside:
+            raise InstanceError(outside)
+        selector = wish.selector
+        if isinstance(selector, New):
+            if not any(click.positive for click in wish.clicks):
+                raise InstanceError("a new instance needs at least one positive click")
+            return Task(None, wish, None)
+        if isinstance(selector, Merge):
+            first, second = (_find(item, ById(i)) for i in selector.ids)
+            if first.mask is None or second.mask is None:
+                raise InstanceError(str(first.problem or second.problem))
+            return Task(first, wish, union(first.mask, second.mask), second)
+        found = _find(item, selector)
+        return Task(found, wish, found.mask, problem=found.problem)
+    except InstanceError as error:
+        return Task(None, wish, None, problem=f"{wish.where}: {error}")
+
+
+def _find(item: ImageItem, selector: Selector) -> Annotation:
+    """The instance that a script names.
+
+    Raises:
+        InstanceError: there is none, or more than one.
+    """
+    annotations = item.annotations
+    if isinstance(selector, ById):
+        found = [a for a in annotations if a.id == selector.id]
+        if not found:
+            found = [a for a in annotations if str(a.id) == str(selector.id)]
+    elif isinstance(selector, ByIndex):
+        found = [a for a in annotations if a.index == selector.index]
+    else:
+        assert isinstance(selector, ByPoint)
+        row, col = round(selector.y), round(selector.x)
+        hit = [a for a in annotations if a.mask is not None and a.mask.contains(row, col)]
+        found = sorted(hit, key=lambda a: a.mask.area if a.mask else 0)[:1]
+        if not found:
+            raise InstanceError("no mask is there")
+    if not found:
+        here = ", ".join(str(a.id) for a in annotations[:8]) or "none"
+        raise InstanceError(f"{selector} is not in this image; its instances: {here}")
+    if len(found) > 1:
+        raise InstanceError(f"{selector} is there {len(found)} times; use index")
+    return found[0]
+
+
+def _refuse_repetition(tasks: list[Task]) -> list[Task]:
+    """An instance is worked on once; what names it again fails."""
+    seen: set[int] = set()
+    kept = []
+    for task in tasks:
+        keys = {a.key for a in (task.annotation, task.absorbed) if a is not None}
+        if keys & seen:
+            problem = f"{task.script.where}: this instance is named before; put its clicks together"
+            task = Task(None, task.script, None, problem=problem)
+        seen |= keys
+        kept.append(task)
+    return kept

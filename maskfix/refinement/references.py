@@ -1,0 +1,54 @@
+"""Which reference mask belongs to which instance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from maskfix.errors import InputError
+from maskfix.formats import Annotation, ImageItem, Source
+from maskfix.masks import Mask, iou
+
+LEAST_IOU = 0.1
+"""Masks that overlap less are not of the same object."""
+
+
+def match_references(item: ImageItem, references: Source) -> tuple[Mapping[int, Mask], str]:
+    """Reference masks by instance key.
+
+    By id where the reference has all ids of the image's instances; else by IoU, the best pairs
+    first, each mask used once.
+
+    Returns:
+        the matches, and ``"id"`` or ``"IoU"``, or ``""`` where the image has no reference.
+    """
+    try:
+        there = references[references.find_image(item.file)].annotations
+    except InputError:
+        return {}, ""
+    known = {a.id: a.mask for a in there if a.mask is not None}
+    if item.annotations and all(a.id in known for a in item.annotations):
+        return {a.key: known[a.id] for a in item.annotations}, "id"
+    return _match_by_iou(item.annotations, there), "IoU"
+
+
+def _match_by_iou(
+    instances: tuple[Annotation, ...], there: tuple[Annotation, ...]
+) -> dict[int, Mask]:
+    pairs = [
+        (iou(a.mask, b.mask), a.key, b.key, b.mask)
+        for a in instances
+        for b in there
+        if a.mask is not None and b.mask is not None and _same_frame(a.mask, b.mask)
+    ]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+    matches: dict[int, Mask] = {}
+    taken: set[int] = set()
+    for overlap, key, other, mask in pairs:
+        if overlap >= LEAST_IOU and key not in matches and other not in taken:
+            matches[key] = mask
+            taken.add(other)
+    return matches
+
+
+def _same_frame(a: Mask, b: Mask) -> bool:
+    return (a.height, a.width) == (b.height, b.width)

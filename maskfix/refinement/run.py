@@ -1,0 +1,381 @@
+"""The batch: images in, better annotations and a report out.
+
+    source + click script -> tasks -> jobs in the predictor -> guard -> journal -> annotations
+
+Images are read ahead in threads while the network works. Work is cut into chunks of images that
+depend on the inputs alone; see `maskfix.refinement.journal`.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from maskfix.config import RefineConfig
+from maskfix.errors import InputError, InstanceError, UsageError
+from maskfix.formats import ImageItem, Source, open_source
+from maskfix.formats.click_script import ImageScript, read_click_script
+from maskfix.formats.image import read_image
+from maskfix.masks import Mask
+from maskfix.model.checkpoint import Model, load_model
+from maskfix.model.device import choose_device
+from maskfix.predictor import Predictor
+from maskfix.predictor.drive import drive
+from maskfix.refinement.job import InstanceJob
+from maskfix.refinement.journal import NAME as JOURNAL
+from maskfix.refinement.journal import Journal
+from maskfix.refinement.outcome import Outcome, conclude, failed, pack, unpack_edits
+from maskfix.refinement.plan import Task, plan_image
+from maskfix.refinement.references import match_references
+from maskfix.report.rows import Row, Summary, write_rows, write_summary
+from maskfix.version import __version__
+
+CHUNK_IMAGES = 64
+IN_FLIGHT = 2  # instances in progress, in network batches
+READ_AHEAD = 2  # images, per worker
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One image that is ready to be worked on."""
+
+    item: ImageItem
+    image: NDArray[np.uint8] | None
+    tasks: list[Task]
+    references: dict[int, Mask]
+    matched_by: str
+    problem: str | None = None
+
+
+class Refinement:
+    """One run of `maskfix refine`.
+
+    Args:
+        config: what to do.
+
+    Raises:
+        InputError, UsageError: inputs that cannot be used; raised before anything is written.
+    """
+
+    def __init__(self, config: RefineConfig) -> None:
+        self.config = config
+        self.source = open_source(
+            config.masks, config.images, config.images_json, config.masks_format
+        )
+        self.references: Source | None = None
+        if config.reference is not None:
+            self.references = open_source(config.reference, config.images, config.images_json)
+        self.scripts, self.lost = self._read_script()
+        self.images = self._choose_images()
+        self.matched_by: dict[str, int] = {}
+
+    @property
+    def chunks(self) -> list[list[int]]:
+        """The images to work on, as ordinals, in chunks."""
+        return [
+            self.images[start : start + CHUNK_IMAGES]
+            for start in range(0, len(self.images), CHUNK_IMAGES)
+        ]
+
+    def plan(self) -> dict[str, Any]:
+        """What a run would do, for ``--dry-run``: everything is read but the pixels."""
+        tasks = [task for i in self.images for task in self._tasks(self.source[i], None)]
+        return {
+            "format": self.source.format,
+            "images": len(self.source),
+            "images_to_do": len(self.images),
+            "instances_to_do": len(tasks),
+            "clicks": sum(len(task.script.clicks) for task in tasks),
+            "problems": [t.problem for t in tasks if t.problem] + [o.row.reason for o in self.lost],
+            "notes": list(self.source.notes),
+        }
+
+    def run(self, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+        """Do the work; returns the summary that is written to summary.json.
+
+        Args:
+            say: called with a line now and then, for a person to read.
+        """
+        config = self.config
+        device = choose_device(config.device)
+        model = load_model(config.model, device)
+        if not model.trained:
+            say(f"warning: {model.path} holds random weights: results are meaningless")
+        predictor = Predictor(model, batch_size=config.batch_size)
+        out = self._prepare_out()
+        for note in self.source.notes:
+            say(f"note: {note}")
+        journal = Journal(out / JOURNAL, self._header(model), config.resume)
+        try:
+            self._work(predictor, journal)
+        finally:
+            journal.close()
+        summary = self._write(journal, out, model, say)
+        summary["out"] = str(out)
+        return summary
+
+    def _work(self, predictor: Predictor, journal: Journal) -> None:
+        """Do the chunks that the journal does not have yet."""
+        chunks = self.chunks
+        todo = chunks[journal.chunks_done :]
+        with (
+            ThreadPoolExecutor(self.config.workers) as pool,
+            tqdm(unit=" instances", disable=None, smoothing=0.05) as bar,
+        ):
+            for chunk in todo:
+                outcomes: list[tuple[int, Outcome]] = []
+                for order, outcome in self._refine_chunk(predictor, chunk, pool):
+                    bar.update()
+                    if outcome.row.status == "failed" and self.config.fail_fast:
+                        raise InstanceError(f"{outcome.row.image}: {outcome.row.reason}")
+                    outcomes.append((order, outcome))
+                outcomes.sort(key=lambda pair: pair[0])
+                lines = [pack(outcome) for _, outcome in outcomes]
+                journal.append(lines)
+
+    def _refine_chunk(
+        self, predictor: Predictor, chunk: list[int], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, Outcome]]:
+        """All instances of a chunk as they finish, each with its place in the report."""
+        done: deque[tuple[int, Outcome]] = deque()
+        places: dict[int, tuple[int, Loaded]] = {}
+
+        def jobs() -> Iterator[InstanceJob]:
+            place = 0
+            for loaded in self._read_ahead(chunk, pool):
+                if loaded.problem:
+                    affected: list[Task | None] = [*loaded.tasks] or [None]
+                    for task in affected:
+                        done.append((place, failed(loaded.item, task, loaded.problem)))
+                        place += 1
+                    continue
+                for task in loaded.tasks:
+                    job = self._begin(predictor, loaded, task)
+                    if isinstance(job, Outcome):
+                        done.append((place, job))
+                    else:
+                        places[id(job)] = place, loaded
+                        yield job
+                    place += 1
+
+        for job in drive(predictor, jobs(), IN_FLIGHT * self.config.batch_size):
+            place, loaded = places.pop(id(job))
+            yield place, self._conclude(loaded.item, job)
+            while done:
+                yield done.popleft()
+        yield from done
+
+    def _begin(self, predictor: Predictor, loaded: Loaded, task: Task) -> InstanceJob | Outcome:
+        """Start a task, or finish it at once when the network has no part in it."""
+        if task.problem:
+            return failed(loaded.item, task, task.problem)
+        assert loaded.image is not None
+        height, width = loaded.image.shape[:2]
+        reference = loaded.references.get(task.annotation.key) if task.annotation else None
+        mask = task.mask or Mask.empty(height, width)
+        script, simulate = task.script, self.config.simulate
+        if script.action is not None or not (script.clicks or (simulate and reference)):
+            return conclude(loaded.item, task, mask, 0, reference, 0, self.config.guard)
+        session = predictor.start(loaded.image, task.mask)
+        target = script.target or self.config.target_iou
+        return InstanceJob(task, session, reference, simulate, target)
+
+    def _conclude(self, item: ImageItem, job: InstanceJob) -> Outcome:
+        return conclude(
+            item,
+            job.task,
+            job.session.mask(),
+            job.used,
+            job.reference,
+            job.seconds,
+            self.config.guard,
+        )
+
+    def _read_ahead(self, chunk: list[int], pool: ThreadPoolExecutor) -> Iterator[Loaded]:
+        """Load images in order, some of them before they are asked for."""
+        waiting: deque[Future[Loaded]] = deque()
+        for ordinal in chunk:
+            waiting.append(pool.submit(self._load, ordinal))
+            if len(waiting) > READ_AHEAD * self.config.workers:
+                yield self._note_match(waiting.popleft().result())
+        while waiting:
+            yield self._note_match(waiting.popleft().result())
+
+    def _note_match(self, loaded: Loaded) -> Loaded:
+        if loaded.matched_by:
+            self.matched_by[loaded.matched_by] = self.matched_by.get(loaded.matched_by, 0) + 1
+        return loaded
+
+    def _load(self, ordinal: int) -> Loaded:
+        """Read one image and plan its tasks."""
+        item = self.source[ordinal]
+        try:
+            if item.problem or item.path is None:
+                raise InstanceError(item.problem or "the image file was not found")
+            expected = (
+                None if item.height is None or item.width is None else (item.height, item.width)
+            )
+            image = read_image(item.path, expected)
+        except InstanceError as error:
+            return Loaded(item, None, self._tasks(item, None), {}, "", str(error))
+        tasks = self._tasks(item, image.shape[:2])
+        references, matched_by = {}, ""
+        if self.references is not None:
+            found, matched_by = match_references(item, self.references)
+            shape = image.shape[:2]
+            references = {k: m for k, m in found.items() if (m.height, m.width) == shape}
+        return Loaded(item, image, tasks, references, matched_by)
+
+    def _tasks(self, item: ImageItem, shape: tuple[int, ...] | None) -> list[Task]:
+        height, width = shape or (item.height or 1 << 30, item.width or 1 << 30)
+        everything = self.config.everything or self.references is not None
+        return plan_image(item, self.scripts.get(item.ordinal), height, width, everything)
+
+    def _read_script(self) -> tuple[dict[int, ImageScript], list[Outcome]]:
+        """The script by image ordinal, and rows for the images it names that do not exist."""
+        if self.config.clicks is None:
+            return {}, []
+        scripts: dict[int, ImageScript] = {}
+        lost: list[Outcome] = []
+        for script in read_click_script(self.config.clicks).images:
+            try:
+                ordinal = self.source.find_image(script.file)
+            except InputError as error:
+                where = f"{self.config.clicks}, line {script.line}"
+                row = Row(script.file, None, status="failed", reason=f"{where}: {error}")
+                lost.append(Outcome(row))
+                continue
+            if ordinal in scripts:
+                raise UsageError(
+                    f"{self.config.clicks}, line {script.line}: {script.file} is the image of line "
+                    f"{scripts[ordinal].line} under another name; put its instances together"
+                )
+            scripts[ordinal] = script
+        return scripts, lost
+
+    def _choose_images(self) -> list[int]:
+        """Ordinals of the images with something to do."""
+        if self.config.everything or self.references is not None:
+            return list(range(len(self.source)))
+        return sorted(self.scripts)
+
+    def _prepare_out(self) -> Path:
+        """The output folder; refuses to touch an existing one unless told to."""
+        out = self.config.out or _free_folder(self.config.masks)
+        if out.exists() and not (self.config.overwrite or self.config.resume):
+            if not out.is_dir() or any(out.iterdir()):
+                raise UsageError(
+                    f"--out: {out} exists; give another, or --overwrite, or --resume to go on"
+                )
+        inputs = [self.config.images, self.config.masks.parent]
+        if out.resolve() in [path.resolve() for path in inputs]:
+            raise UsageError(f"--out: {out} holds the inputs; give a folder of its own")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out: {out} cannot be made: {error.strerror}") from error
+        return out
+
+    def _header(self, model: Model) -> dict[str, Any]:
+        """What identifies this run in its journal."""
+        config = self.config
+        inputs = {
+            name: _stamp(path)
+            for name, path in {
+                "masks": config.masks,
+                "clicks": config.clicks,
+                "reference": config.reference,
+            }.items()
+        }
+        return {
+            "maskfix": __version__,
+            "model": model.checksum,
+            **inputs,
+            "images": len(self.source),
+            "chunk": CHUNK_IMAGES,
+            "simulate": config.simulate,
+            "target_iou": config.target_iou,
+            "everything": config.everything,
+            "guard": config.guard,
+            "batch_size": config.batch_size,
+        }
+
+    def _write(
+        self, journal: Journal, out: Path, model: Model, say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Make the final files from the journal."""
+        edits = (edit for line in journal.lines() for edit in unpack_edits(line))
+        notes = self.source.write(edits, out, self.config.segmentation)
+        remarks: dict[tuple[int, int | None], str] = {(n.image, n.key): n.text for n in notes}
+        summary = Summary()
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for line in [pack(outcome) for outcome in self.lost]:
+                summary.add(line["row"], None)
+                yield line["row"]
+            for line in journal.lines():
+                row = line["row"]
+                for edit in line["edits"]:
+                    remark = remarks.get((edit["image"], edit["key"]))
+                    if remark:
+                        row["reason"] = "; ".join(filter(None, [row["reason"], remark]))
+                summary.add(row, line["overlap"])
+                yield row
+
+        for _ in write_rows(rows(), out):
+            pass
+        content = {
+            **summary.finish(),
+            "references_matched_by": self.matched_by,
+            "model": {"name": model.name, "file": str(model.path), "sha256": model.checksum},
+            "versions": {
+                "maskfix": __version__,
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "command": sys.argv,
+        }
+        write_summary(content, out)
+        return content
+
+
+def refine(config: RefineConfig) -> dict[str, Any]:
+    """Refine a set of masks and write the result; see `RefineConfig`.
+
+    Returns:
+        the summary, as written to ``summary.json``, and ``out``, the folder.
+
+    Raises:
+        InputError, UsageError: inputs or settings that cannot be used.
+    """
+    return Refinement(config).run()
+
+
+def _free_folder(masks: Path) -> Path:
+    """``preds-refined`` beside ``preds.json``, with a number if that is taken."""
+    base = masks.resolve().with_name(f"{masks.resolve().stem}-refined")
+    number, out = 1, base
+    while out.exists():
+        number += 1
+        out = base.with_name(f"{base.name}-{number}")
+    return out
+
+
+def _stamp(path: Path | None) -> list[Any] | None:
+    """What tells whether an input is still the same: its name, size and time."""
+    if path is None:
+        return None
+    status = path.stat()
+    return [str(path.resolve()), status.st_size if path.is_file() else 0, status.st_mtime_ns]
