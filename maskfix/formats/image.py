@@ -20,8 +20,8 @@ MOST_PIXELS = 500_000_000
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is below some scanners' images; ours is above
 
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP")
 Image.init()  # now, in one thread: Pillow's own lazy loading of decoders is not safe in several
+_FORMATS = [f for f in ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP") if f in Image.OPEN]
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap rows and columns
 
 
