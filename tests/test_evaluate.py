@@ -13,6 +13,7 @@ from test_predictor import SCENARIOS, Stub, scene
 
 from maskfix.evaluate import Case, Rules, Trace, evaluate_cases, run_cases, summarise
 from maskfix.masks import Mask
+from maskfix.model.registry import build_network
 from maskfix.predictor import PaperProtocol, Predictor
 from maskfix.types import Click
 
@@ -148,3 +149,28 @@ def test_summary_at_two_limits() -> None:
     assert summary["spc"] == 6 / 72 and summary["spc_published"] == 12 / 72
     assert summary["worse@1"] is None
     assert summarise([]) == {"n": 0}
+
+
+def test_answers_do_not_depend_on_batching() -> None:
+    """To the bit, on the CPU: in batches of 16 this network rounds differently."""
+    torch.manual_seed(0)
+    network = build_network("lite").eval()
+    image, mask = scene(7, 300, 280)
+    clicks = [Click(int(c), int(r), True) for r, c in np.argwhere(mask)[::50]][:17]
+    answers = []
+    for batch_size, together in ((1, 1), (64, 17)):
+        predictor = Predictor(network, protocol="fast", batch_size=batch_size)
+        sessions = [predictor.start(image, mask) for _ in clicks]
+        for session, click in zip(sessions, clicks, strict=True):
+            session.clicks.append(click)
+        for start in range(0, len(sessions), together):
+            predictor.step(sessions[start : start + together])
+        answers.append([session.probabilities() for session in sessions])
+    np.testing.assert_array_equal(answers[0], answers[1])
+    traces = []
+    cases = [make_case(seed, seed % 2 == 0, 90 + 10 * (seed % 3)) for seed in range(7)]
+    for batch_size, in_flight in ((1, 1), (16, 5), (3, 32)):
+        predictor = Predictor(network, protocol="fast", batch_size=batch_size)
+        found = evaluate_cases(predictor, cases, max_clicks=3, in_flight=in_flight)
+        traces.append([(t.ious, t.clicks, t.boundary_iou, t.broken_last) for t in found])
+    assert traces[0] == traces[1] == traces[2]
