@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from maskfix.cli.refine import refine_command
+from maskfix.cli.show import show_command
 from maskfix.cli.weights import app as weights_app
 from maskfix.errors import MaskfixError
+from maskfix.runtime import wait_passively
 
 app = typer.Typer(
     name="maskfix",
@@ -23,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("refine")(refine_command)
+app.command("show")(show_command)
 app.add_typer(weights_app, name="weights")
 
 
@@ -49,6 +52,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; the process ends with the documented exit status."""
+    wait_passively()
     try:
         status = app(standalone_mode=False)
     except MaskfixError as error:

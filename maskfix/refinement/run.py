@@ -252,13 +252,13 @@ class Refinement:
             try:
                 ordinal = self.source.find_image(script.file)
             except InputError as error:
-                where = f"{self.config.clicks}, line {script.line}"
-                row = Row(script.file, None, status="failed", reason=f"{where}: {error}")
+                reason = f"{self.config.clicks}:{script.line}: {error}"
+                row = Row(script.file, None, status="failed", reason=reason)
                 lost.append(Outcome(row))
                 continue
             if ordinal in scripts:
                 raise UsageError(
-                    f"{self.config.clicks}, line {script.line}: {script.file} is the image of line "
+                    f"{self.config.clicks}:{script.line}: {script.file} is the image of line "
                     f"{scripts[ordinal].line} under another name; put its instances together"
                 )
             scripts[ordinal] = script

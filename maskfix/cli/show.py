@@ -1,0 +1,42 @@
+"""``maskfix show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskfix.cli.refine import MasksFormat
+
+
+def show_command(
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    masks: Annotated[Path, typer.Option(help="Masks in any format that refine takes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    before: Annotated[
+        Path | None, typer.Option(help="Earlier masks of the same images, shown to the left.")
+    ] = None,
+    clicks: Annotated[
+        Path | None, typer.Option(help="Click script; its clicks are drawn on the left.")
+    ] = None,
+    ids: Annotated[
+        str | None, typer.Option(metavar="ID,ID,...", help="Only these instances.")
+    ] = None,
+    masks_format: Annotated[
+        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
+    ] = None,
+) -> int:
+    """Draw masks on their images, one PNG an image.
+
+    Example: maskfix show --images imgs/ --masks refined/annotations.json --out pictures/
+    """
+    from maskfix.showing import show
+
+    wanted = None if ids is None else {part.strip() for part in ids.split(",") if part.strip()}
+    kind = masks_format.value if masks_format else None
+    written, problems = show(images, masks, out, before, clicks, wanted, kind)
+    for problem in problems:
+        typer.echo(f"not drawn: {problem}", err=True)
+    typer.echo(f"{written} pictures in {out}")
+    return 1 if problems else 0

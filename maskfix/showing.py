@@ -1,0 +1,100 @@
+"""Pictures of masks on their images, before and after, for a look at the quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+
+from maskfix.errors import InputError, InstanceError, UsageError
+from maskfix.files import atomic_write
+from maskfix.formats import ImageItem, Source, open_source
+from maskfix.formats.click_script import ImageScript, read_click_script
+from maskfix.formats.image import read_image
+from maskfix.masks import Mask
+from maskfix.report.overlay import draw_clicks, draw_masks, side_by_side
+
+
+def show(
+    images: Path,
+    masks: Path,
+    out: Path,
+    before: Path | None = None,
+    clicks: Path | None = None,
+    ids: set[str] | None = None,
+    masks_format: str | None = None,
+) -> tuple[int, list[str]]:
+    """Write one PNG an image that has something to show.
+
+    Args:
+        images: folder of images.
+        masks: what to draw.
+        out: folder for the pictures, made if needed.
+        before: earlier masks, drawn to the left.
+        clicks: a click script whose clicks are drawn on the left.
+        ids: draw only these instances, by their ids as text; all if None.
+        masks_format: overrules what ``masks`` looks like.
+
+    Returns:
+        the number of pictures, and what went wrong with the others, a line each.
+
+    Raises:
+        UsageError: no instance has one of the ids.
+    """
+    source = open_source(masks, images, None, masks_format)
+    earlier = open_source(before, images) if before else None
+    scripts = {}
+    for script in read_click_script(clicks).images if clicks else ():
+        scripts[source.find_image(script.file)] = script
+    out.mkdir(parents=True, exist_ok=True)
+    written, problems = 0, []
+    for ordinal in range(len(source)):
+        item = source[ordinal]
+        chosen = _chosen(item, ids)
+        if not chosen:
+            continue
+        try:
+            picture = _draw(item, chosen, earlier, scripts.get(ordinal), ids)
+        except InstanceError as error:
+            problems.append(f"{item.file}: {error}")
+            continue
+        encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+        name = "_".join(Path(item.file).with_suffix("").parts)
+        atomic_write(out / f"{name}.png", encoded.tobytes())
+        written += 1
+    if ids and not written and not problems:
+        raise UsageError(f"--ids: no instance of {masks} has one of {', '.join(sorted(ids))}")
+    return written, problems
+
+
+def _chosen(item: ImageItem, ids: set[str] | None) -> list[Mask]:
+    return [
+        a.mask for a in item.annotations if a.mask is not None and (ids is None or str(a.id) in ids)
+    ]
+
+
+def _draw(
+    item: ImageItem,
+    chosen: list[Mask],
+    earlier: Source | None,
+    script: ImageScript | None,
+    ids: set[str] | None,
+) -> cv2.typing.MatLike:
+    if item.path is None:
+        raise InstanceError("the image file was not found")
+    size = None if item.height is None or item.width is None else (item.height, item.width)
+    image = read_image(item.path, size)
+    after = draw_masks(image, chosen)
+    if earlier is None and script is None:
+        return after
+    left = image
+    if earlier is not None:
+        try:
+            there = earlier[earlier.find_image(item.file)]
+        except InputError as error:
+            raise InstanceError(str(error)) from error
+        left = draw_masks(image, _chosen(there, ids))
+    if script is not None:
+        for instance in script.to_pixels(image.shape[1], image.shape[0]).instances:
+            left = draw_clicks(left, instance.clicks)
+    return side_by_side([left, after])
