@@ -23,7 +23,8 @@ class Annotation:
     """One instance as the source has it.
 
     Attributes:
-        key: ordinal in the source, 0-based: the handle for edits.
+        key: the handle for edits, unique and ascending in source order; for COCO the ordinal in
+            the file, counted from 0.
         id: id of the annotation; its ordinal where the format has none.
         index: ordinal within its image, 0-based.
         category: name, or the id as text where no names are known; "" where there is none.

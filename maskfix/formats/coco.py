@@ -184,23 +184,33 @@ class FolderImages:
         return ImageItem(ordinal, self._ids[ordinal], file, self._folder / file, None, None)
 
 
-def open_coco(path: Path, images_dir: Path, images_json: Path | None = None) -> CocoSource:
+def open_coco(
+    path: Path,
+    images_dir: Path,
+    images_json: Path | None = None,
+    masks_format: str | None = None,
+) -> CocoSource:
     """Open a COCO or LVIS file.
 
     Args:
         path: ground truth or results.
         images_dir: the images.
         images_json: for results, a COCO file that names the images.
+        masks_format: coco, coco-results or lvis, if it must be that.
 
     Raises:
-        InputError: see `index_coco`; or results whose images cannot be told.
+        InputError: see `index_coco`; another format; or results whose images cannot be told.
     """
     index = index_coco(path)
+    if masks_format is not None and (masks_format == "coco-results") != (index.images is None):
+        found = "ground truth, an object with images" if index.images else "results, a list"
+        raise InputError(f"{path} is COCO {found}; it cannot be read as {masks_format}")
     if index.images is not None:
         if images_json is not None:
             raise InputError(f"{path} names its images itself; leave --images-json out")
         images = JsonImages(index, index.images, images_dir)
-        return CocoSource(index, images, "lvis" if index.images.lvis else "coco")
+        told = "lvis" if index.images.lvis else "coco"
+        return CocoSource(index, images, masks_format or told)
     if images_json is None:
         folder = FolderImages(images_dir, index.image_ids)
         if index.image_ids.size and (folder.ids.match(index.image_ids) < 0).all():

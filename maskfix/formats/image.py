@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from maskfix.errors import InputError, InstanceError
 
@@ -21,8 +22,16 @@ MOST_PIXELS = 500_000_000
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is below some scanners' images; ours is above
 
 Image.init()  # now, in one thread: Pillow's own lazy loading of decoders is not safe in several
-_FORMATS = [f for f in ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP") if f in Image.OPEN]
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap rows and columns
+_FORMATS: list[str] = [
+    name for name in ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP") if name in Image.OPEN
+]
+_ORIENTATION = 0x0112  # EXIF tag; these values swap rows and columns, and this swaps them back
+_BACK = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def read_image(path: Path, expected_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -40,11 +49,21 @@ def read_image(path: Path, expected_size: tuple[int, int] | None = None) -> NDAr
         InstanceError: missing, damaged or cut file, or another size than annotated.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            upright = _chosen_orientation(image, path, expected_size)
-            image.load()
-            rgb = _to_rgb(image)
-            return np.array(ImageOps.exif_transpose(rgb) if upright else rgb)
+        # A file of ours, as Pillow maps one of its own and then misreads turned grey TIFFs.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InstanceError(
+                    f"image {path} claims {image.width}x{image.height} pixels, "
+                    f"more than {MOST_PIXELS}"
+                )
+            back = _BACK.get(image.getexif().get(_ORIENTATION, 1))
+            upright = _to_rgb(ImageOps.exif_transpose(image))
+            found = (upright.height, upright.width)
+            if expected_size in (None, found):
+                return np.array(upright)
+            if back is not None and expected_size == found[::-1]:
+                return np.array(upright.transpose(back))
+            raise _wrong_size(path, found, expected_size)
     except InstanceError:
         raise
     except FileNotFoundError:
@@ -56,8 +75,12 @@ def read_image(path: Path, expected_size: tuple[int, int] | None = None) -> NDAr
 def image_size(path: Path) -> tuple[int, int] | None:
     """(height, width) of an image as EXIF turns it, from its header; None if unreadable."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return _size(image, upright=True)
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # which says the upright size, or did once
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            turned = image.getexif().get(_ORIENTATION, 1) in _BACK
+            return (width, height) if turned else (height, width)
     except Exception:  # as above; whoever reads the pixels will say what is wrong
         return None
 
@@ -91,48 +114,25 @@ def find_image_file(folder: Path, name: str) -> Path | None:
     basename = posixpath.basename(inside)
     for candidate in (inside, basename) if ".." not in inside.split("/") else (basename,):
         for form in (candidate, *(unicodedata.normalize(f, candidate) for f in ("NFC", "NFD"))):
-            path = folder / form
-            if path.is_file():
-                return path
+            if os.path.isfile(folder / form):
+                return folder / form
     return None
 
 
-def _chosen_orientation(image: Image.Image, path: Path, expected: tuple[int, int] | None) -> bool:
-    """Whether to turn the image upright; raises InstanceError for a size that cannot be."""
-    if image.width * image.height > MOST_PIXELS:
-        raise InstanceError(
-            f"image {path} claims {image.width}x{image.height} pixels, more than {MOST_PIXELS}"
-        )
-    turned = _size(image, upright=True)
-    if expected is None or expected == turned:
-        return True
-    if expected == _size(image, upright=False):
-        return False
-    raise InstanceError(
-        f"image {path} is {turned[1]}x{turned[0]}, annotated as {expected[1]}x{expected[0]}"
+def _wrong_size(path: Path, found: tuple[int, int], wanted: tuple[int, int]) -> InstanceError:
+    return InstanceError(
+        f"image {path} is {found[1]}x{found[0]}, annotated as {wanted[1]}x{wanted[0]}"
     )
 
 
-def _size(image: Image.Image, *, upright: bool) -> tuple[int, int]:
-    swapped = upright and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if swapped else (image.height, image.width)
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode; the EXIF data stays."""
+    """Convert any mode."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)
-        grey = Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8))
-        grey.info.update(image.info)
-        return _with_exif(grey, image).convert("RGB")
+        return Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def _with_exif(image: Image.Image, source: Image.Image) -> Image.Image:
-    image.info["exif"] = source.getexif().tobytes()
-    return image
 
 
 def _one_line(error: Exception) -> str:
