@@ -216,7 +216,8 @@ class UpBlock(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         x: Tensor = _resize(self.reduce(coarse), fine.shape[2], fine.shape[3])
         x = x + self.lateral(fine)
-        return x + self.project(self.depthwise(F.relu6(x)))
+        refined: Tensor = self.project(self.depthwise(F.relu6(x)))
+        return x + refined
 
 
 class Lite(ClickNetwork):

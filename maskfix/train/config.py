@@ -21,7 +21,12 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class NetworkConfig(Struct, frozen=True):
-    """The network to build: a name of the registry and its arguments."""
+    """The network to build.
+
+    Attributes:
+        name: of the registry.
+        arguments: of its constructor; "maskfix weights show NAME" lists them.
+    """
 
     name: str = "hrnet18"
     arguments: dict[str, Any] = {}
@@ -32,15 +37,27 @@ class DataConfig(Struct, frozen=True):
 
     Attributes:
         name: as given by ``--data NAME=PATH``.
+        format: its layout, of `maskfix.train.readers.FORMATS`; ``auto`` tells it from the files.
+        split: for layouts that hold several.
         weight: share of samples drawn from it, relative to the others.
         holdout: share of its images (by a hash of their names) kept for validation.
         min_area: smaller objects, in pixels of the crop, are not targets.
+        stuff: probability that regions without a shape of their own (sky, grass) count as objects
+            of an image; otherwise they are background.
+        background: probability that a sample may show no object at all.
+        importance: images that came with a score s (an IoU, of a network trained before) are drawn
+            with a frequency of (1 - s) to this power; 0 draws evenly.
     """
 
     name: str
+    format: str = "auto"
+    split: str = "train"
     weight: float = 1.0
     holdout: float = 0.0
     min_area: int = 80
+    stuff: float = 0.0
+    background: float = 0.0
+    importance: float = 0.0
 
 
 class CropConfig(Struct, frozen=True):
@@ -51,6 +68,8 @@ class CropConfig(Struct, frozen=True):
             section 5); ``zoom`` cuts around the object as test-time zooming will show it.
         sizes: network inputs (height, width); every batch has one of them.
         scale: range of the random factor of ``scale``.
+        turn: of ``scale``: turn by quarters and mirror upside down too, and with probability 0.75
+            shift by up to 3 % and rotate by up to 3 degrees.
         expansion: range of the region's extent relative to the object's, of ``zoom``.
         wide: share of ``zoom`` crops that show much more than the object, up to the whole image.
     """
@@ -58,6 +77,7 @@ class CropConfig(Struct, frozen=True):
     mode: Literal["scale", "zoom"] = "scale"
     sizes: tuple[tuple[int, int], ...] = ((320, 480),)
     scale: tuple[float, float] = (0.75, 1.4)
+    turn: bool = False
     expansion: tuple[float, float] = (1.1, 1.9)
     wide: float = 0.35
 
@@ -119,11 +139,12 @@ class OptimizerConfig(Struct, frozen=True):
         trunk: factor on it for the pre-trained trunk.
         weight_decay: decoupled (AdamW); 0 is Adam.
         warmup: optimizer steps over which the rate rises from 0.
-        milestones: epochs after which the rate falls to a tenth.
+        milestones: epochs (fractions allowed) after which the rate falls to a tenth.
         cosine: let the rate fall to 1 % along a half cosine over the whole run.
         clip_norm: gradients are scaled down to this norm; 0 leaves them.
         ema: decay of the running average of the weights that is validated and shipped; 0 for none.
-        accumulate: batches whose gradients are added up before a step.
+        accumulate: lessons whose gradients are averaged before a step.
+        freeze_norm: leave the statistics of batch norm as they are; for small batches.
     """
 
     lr: float = 5e-4
@@ -132,11 +153,12 @@ class OptimizerConfig(Struct, frozen=True):
     eps: float = 1e-8
     weight_decay: float = 0.0
     warmup: int = 0
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[float, ...] = ()
     cosine: bool = False
     clip_norm: float = 0.0
     ema: float = 0.0
     accumulate: int = 1
+    freeze_norm: bool = False
 
 
 class ValidationConfig(Struct, frozen=True):
@@ -144,6 +166,7 @@ class ValidationConfig(Struct, frozen=True):
 
     Attributes:
         name: as given by ``--data NAME=PATH``.
+        format, split: as of `DataConfig`, for a set that is not trained on.
         limit: so many instances, evenly spaced.
         min_area: smaller ones are passed over.
         heldout: use the images that ``holdout`` keeps from training.
@@ -151,6 +174,8 @@ class ValidationConfig(Struct, frozen=True):
     """
 
     name: str
+    format: str = "auto"
+    split: str = "val"
     limit: int = 40
     min_area: int = 600
     heldout: bool = False
@@ -162,9 +187,10 @@ class TrainConfig(Struct, frozen=True):
 
     Attributes:
         epochs: number of epochs.
-        epoch_samples: samples an epoch, drawn with replacement.
+        epoch_samples: samples an epoch, drawn with replacement; 0 for a pass over all images.
         batch_size: samples a batch, over all processes.
         validate_minutes: at most this long between two validations.
+        log_steps: lessons between two lines of the loss log.
         amp: bfloat16 autocast in the forward pass.
         channels_last: memory layout of the network.
         seed: every draw is made from (seed, epoch, sample).
@@ -179,9 +205,10 @@ class TrainConfig(Struct, frozen=True):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: int = 55
-    epoch_samples: int = 30000
+    epoch_samples: int = 0
     batch_size: int = 32
     validate_minutes: float = 30.0
+    log_steps: int = 20
     amp: bool = False
     channels_last: bool = True
     seed: int = 0
@@ -190,6 +217,15 @@ class TrainConfig(Struct, frozen=True):
 def list_recipes() -> list[str]:
     """Names of the recipes that come with maskfix."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def describe_recipes() -> dict[str, str]:
+    """Name -> the first line of its header, for every recipe that comes with maskfix."""
+    titles = {}
+    for name in list_recipes():
+        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+        titles[name] = first.removeprefix("#").strip()
+    return titles
 
 
 def load_recipe(name_or_file: str, changes: list[str] | None = None) -> TrainConfig:

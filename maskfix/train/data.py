@@ -1,20 +1,22 @@
-"""Data sets for training: images with instance masks, read from folders or tars."""
+"""Images with instance masks, decoded on demand; read from folders or, unpacked, from tars.
+
+What a data set looks like on disk is the business of `maskfix.train.readers`.
+"""
 
 from __future__ import annotations
 
-import json
 import tarfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskfix import rle
 from maskfix.errors import InputError, InstanceError
 from maskfix.masks import Mask
 
@@ -22,56 +24,125 @@ HOLDOUT_BUCKETS = 1000
 
 
 class Files:
-    """Reads files by name from a folder or, without unpacking it, from a tar."""
+    """Reads files by name from a folder or, without unpacking it, from a tar.
+
+    Names are relative, with forward slashes; a single folder that holds all of a tar is left out.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._members: dict[str, tuple[int, int]] | None = None  # name -> (offset, bytes)
         if path.is_file() and tarfile.is_tarfile(path):
-            with tarfile.open(path) as tar:
+            with tarfile.open(path, "r:") as tar:
                 members = [m for m in tar.getmembers() if m.isfile()]
-            self._members = {m.name: (m.offset_data, m.size) for m in members}
+            tops = {m.name.partition("/")[0] for m in members}
+            skip = len(tops.pop()) + 1 if len(tops) == 1 else 0
+            self._members = {m.name[skip:]: (m.offset_data, m.size) for m in members}
         elif not path.is_dir():
             raise InputError(f"data set {path}: expected a folder or a tar, found neither")
 
-    def names(self) -> list[str]:
-        """All file names, relative, sorted."""
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All file names, sorted."""
         if self._members is not None:
-            return sorted(self._members)
-        return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*.*"))
+            return tuple(sorted(self._members))
+        found = (p for p in self.path.rglob("*") if p.is_file())
+        return tuple(sorted(p.relative_to(self.path).as_posix() for p in found))
+
+    @cached_property
+    def by_basename(self) -> dict[str, str]:
+        """The last part of every name -> the name; the first in order where several share it."""
+        return {PurePosixPath(name).name: name for name in reversed(self.names)}
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return name in self._members if self._members is not None else (self.path / name).is_file()
+
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder of this name with anything in it."""
+        if self._members is None:
+            return (self.path / name).is_dir()
+        return any(member.startswith(f"{name}/") for member in self._members)
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file."""
+        """The bytes of one file.
+
+        Raises:
+            InstanceError: there is none, or it cannot be read.
+        """
         if self._members is None:
-            return (self.path / name).read_bytes()
+            try:
+                return (self.path / name).read_bytes()
+            except OSError as error:
+                raise InstanceError(f"{self.path / name}: {error.strerror}") from error
+        if name not in self._members:
+            raise InstanceError(f"{self.path} has no {name}")
         offset, size = self._members[name]
         with self.path.open("rb") as tar:
             tar.seek(offset)
             return tar.read(size)
 
 
-@dataclass(frozen=True)
-class Record:
-    """One image of a data set and its instances, masks still encoded."""
+class Objects(NamedTuple):
+    """What is annotated in one image.
 
-    file: str
+    Attributes:
+        things: instances, the objects to segment.
+        stuff: regions without a shape of their own (sky, grass), taken for objects at times.
+        ignore: what is neither object nor background.
+    """
+
+    things: list[Mask]
+    stuff: list[Mask] = []  # noqa: RUF012 - never changed
+    ignore: Mask | None = None
+
+
+class Size(NamedTuple):
+    """Rows and columns of an image."""
+
     height: int
     width: int
-    annotations: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set, masks still encoded.
+
+    Attributes:
+        file: its name among the data set's images.
+        labels: what the data set's `decode` needs.
+        size: as annotated; None where only the image knows.
+        share: how often it is drawn, relative to others.
+    """
+
+    file: str
+    labels: Any
+    size: Size | None = None
+    share: float = 1.0
+
+
+Decode = Callable[[Files, Any, Size], Objects]
+"""(label files, a record's labels, size of the image) -> its objects; InstanceError if broken."""
 
 
 @dataclass
 class InstanceData:
-    """Images with instances, decoded on demand and kept in memory up to a limit.
+    """Images with instances; decoded images are kept in memory up to a limit.
 
     Attributes:
         name: for messages and for the mixture.
-        records: images that have at least one instance.
+        images: where the images are.
+        labels: where separate label files are.
+        records: the images.
+        decode: reads one record's labels; a function of a module, so that workers can have it.
+        cache_bytes: so much memory for decoded images, in every worker.
     """
 
     name: str
-    files: Files
+    images: Files
+    labels: Files
     records: list[Record]
+    decode: Decode
     cache_bytes: int = 4 << 30
     _cache: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     _cached: int = 0
@@ -85,72 +156,54 @@ class InstanceData:
         if index in self._cache:
             return self._cache[index]
         record = self.records[index]
-        data = np.frombuffer(self.files.read(record.file), np.uint8)
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise InstanceError(f"{self.name}: {record.file} cannot be decoded")
-        image = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
-        if image.shape[:2] != (record.height, record.width):
-            found = f"{image.shape[1]}x{image.shape[0]}"
-            raise InstanceError(
-                f"{self.name}: {record.file} is {found}, annotated as "
-                f"{record.width}x{record.height}"
-            )
+        content = self.images.read(record.file)
+        image = decode_image(content, f"{self.name}: {record.file}", record.size)
         image.flags.writeable = False
         if self._cached + image.nbytes <= self.cache_bytes:
             self._cache[index] = image
             self._cached += image.nbytes
         return image
 
-    def masks(self, index: int) -> list[Mask]:
-        """The instances of one image."""
+    def objects(self, index: int) -> Objects:
+        """What is annotated in one image.
+
+        Raises:
+            InstanceError: a mask is broken.
+        """
         record = self.records[index]
-        masks = []
-        for annotation in record.annotations:
-            counts = rle.counts_from_text(annotation["segmentation"]["counts"])
-            counts = rle.check_counts(counts, record.height, record.width)
-            masks.append(rle.mask_from_counts(counts, record.height, record.width))
-        return masks
+        size = record.size or Size(*self.image(index).shape[:2])
+        try:
+            return self.decode(self.labels, record.labels, size)
+        except InstanceError as error:
+            raise InstanceError(f"{self.name}: {record.file}: {error}") from error
 
     def subset(self, share: float, heldout: bool) -> InstanceData:
         """The images that a holdout of `share` leaves for training, or those it keeps back."""
         border = share * HOLDOUT_BUCKETS
         records = [r for r in self.records if (_bucket(r.file) < border) == heldout]
-        return InstanceData(self.name, self.files, records, self.cache_bytes)
+        return replace(self, records=records, _cache={}, _cached=0)
+
+
+def decode_image(content: bytes, what: str, size: Size | None = None) -> NDArray[np.uint8]:
+    """An image file's pixels, (H, W, 3) uint8 RGB.
+
+    Turned upright as EXIF says, unless only the stored orientation has the annotated size.
+
+    Raises:
+        InstanceError: damaged, or of another size than annotated; `what` says which.
+    """
+    data = np.frombuffer(content, np.uint8)
+    found = ""
+    for flag in (0, cv2.IMREAD_IGNORE_ORIENTATION):
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR | flag) if content else None
+        if decoded is None:
+            raise InstanceError(f"{what} cannot be decoded")
+        if size is None or decoded.shape[:2] == size:
+            return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+        found = found or f"{decoded.shape[1]}x{decoded.shape[0]}"
+    assert size is not None
+    raise InstanceError(f"{what} is {found}, annotated as {size.width}x{size.height}")
 
 
 def _bucket(name: str) -> int:
-    return zlib.crc32(Path(name).stem.encode()) % HOLDOUT_BUCKETS
-
-
-def open_data(name: str, path: Path) -> InstanceData:
-    """Open ``images/`` with ``annotations.json`` (COCO ground truth) in a folder or tar.
-
-    Raises:
-        InputError: the path holds no such data set.
-    """
-    files = Files(path)
-    names = files.names()
-    annotations = [n for n in names if Path(n).name == "annotations.json"]
-    if len(annotations) != 1:
-        raise InputError(
-            f"data set {name} at {path}: expected images/ and one annotations.json, "
-            f"found {len(annotations)} of the latter"
-        )
-    content: Mapping[str, Any] = json.loads(files.read(annotations[0]))
-    root = Path(annotations[0]).parent
-    by_image: dict[Any, list[dict[str, Any]]] = {}
-    for annotation in content["annotations"]:
-        if not annotation.get("iscrowd"):
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
-    records = [
-        Record(
-            (root / "images" / image["file_name"]).as_posix(),
-            image["height"],
-            image["width"],
-            tuple(by_image[image["id"]]),
-        )
-        for image in content["images"]
-        if image["id"] in by_image
-    ]
-    return InstanceData(name, files, records)
+    return zlib.crc32(PurePosixPath(name).stem.encode()) % HOLDOUT_BUCKETS

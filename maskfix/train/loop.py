@@ -1,22 +1,24 @@
-"""The training loop: set up, run, step, validate, save; reads from top to bottom."""
+"""The training loop: set up, run, learn, step, validate, save; reads from top to bottom."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import cv2
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -26,12 +28,19 @@ from maskfix.errors import InputError, MaskfixError, UsageError
 from maskfix.files import atomic_stream
 from maskfix.model.checkpoint import save_weights
 from maskfix.model.network import ClickNetwork
-from maskfix.train.config import OptimizerConfig, TrainConfig
+from maskfix.model.weight_files import load_strictly
+from maskfix.train.config import TrainConfig
+from maskfix.train.distributed import Group
+from maskfix.train.logs import RunLog
 from maskfix.train.losses import AdaptiveIoU, cross_entropy, focal_loss, soft_iou_loss
+from maskfix.train.optimize import Average, make_optimizer, rate_factor
 from maskfix.train.samples import Batch, BatchSource
 
 Validate = Callable[[ClickNetwork], dict[str, float]]
 """Scores a network: names to numbers, ``score`` the one to be small."""
+
+SAVE_SECONDS = 300.0
+_SHOWN_BROKEN = 20
 
 
 class TrainingError(MaskfixError):
@@ -46,11 +55,13 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
-    step: int = 0  # optimizer steps
+    step: int = 0  # lessons: forward and backward passes
     samples: int = 0
     seconds: float = 0.0
     best: float = math.inf
     metric: dict[str, float] = field(default_factory=dict)
+    recent: list[float] = field(default_factory=list)  # losses since the log's last line
+    broken: int = 0  # samples passed over because they could not be read
 
 
 class Trainer:
@@ -58,12 +69,13 @@ class Trainer:
 
     Args:
         config: what to train.
-        network: the network to train, on `device`.
+        network: the network to train.
         source: the run's batches.
         out: folder for checkpoints and logs.
-        validate: called now and then with the network that would be shipped.
+        validate: called now and then with the network that would be shipped; None for never.
         device: where to train.
         workers: processes that make batches; 0 makes them in this one.
+        group: the processes that train together.
     """
 
     def __init__(
@@ -72,116 +84,166 @@ class Trainer:
         network: ClickNetwork,
         source: BatchSource,
         out: Path,
-        validate: Validate,
+        validate: Validate | None,
         device: torch.device,
         workers: int = 1,
+        group: Group | None = None,
     ) -> None:
         self.config, self.source, self.out, self.validate = config, source, out, validate
-        self.device, self.workers = device, workers
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.network = network.to(device, memory_format=layout)
+        self.device, self.workers, self.group = device, workers, group or Group()
+        self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.network = network.to(device)
+        _lay_out(network, self.layout)
         self.optimizer = make_optimizer(network, config.optimizer)
         self.average = Average(network, config.optimizer.ema)
         self.progress = Progress()
         self.meter = AdaptiveIoU()
-        self.losses: list[float] = []
-        self._stop = False
+        self.log: RunLog | None = None
+        self._norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def run(self, max_minutes: float = math.inf) -> None:
-        """Train until the recipe's end, a signal, or the time limit; then validate and save."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
+        """Train until the recipe's end, a signal, or the time limit; then validate and save.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+            InputError: the data cannot be read.
+        """
+        place = self.progress
+        if self.group.leads:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.log = RunLog(self.out, place.samples)
         began = last_validation = last_save = time.monotonic()
-        already = self.progress.seconds
-        with tqdm(total=self._total(), initial=self.progress.samples, unit=" samples",
-                  disable=None, smoothing=0.02) as bar:  # fmt: skip
+        already = place.seconds
+        with stop_on_signal() as stop, self._bar() as bar:
             for batch in self._batches():
-                self._train_batch(batch)
+                value = self._train_batch(batch)
+                self._note_broken(batch)
                 bar.update(self.config.batch_size)
-                bar.set_postfix(loss=f"{self.losses[-1]:.3f}", iou=f"{self.meter.value:.3f}")
+                bar.set_postfix(loss=f"{value:.3f}", iou=f"{self.meter.value:.3f}")
                 now = time.monotonic()
-                self.progress.seconds = already + now - began
+                place.seconds = already + now - began
                 if now - last_validation > 60 * self.config.validate_minutes:
                     self._validate()
+                    self.save()
                     last_validation = last_save = time.monotonic()
-                elif now - last_save > 300:
+                elif now - last_save > SAVE_SECONDS:
                     self.save()
                     last_save = now
-                if self._stop or now - began > 60 * max_minutes:
+                if self._agree(stop.requested or now - began > 60 * max_minutes):
                     break
-        if not self._stop:
-            self._validate()
-        self.save()
+            if not stop.requested:
+                self._validate()
+            self.save()
+
+    def _bar(self) -> tqdm[Any]:
+        """Progress, samples per second, time left."""
+        return tqdm(
+            total=self._total(),
+            initial=self.progress.samples,
+            unit=" samples",
+            smoothing=0.02,
+            disable=None if self.group.leads else True,
+        )
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from where the run stands, to its end."""
+        place = self.progress
         remaining = [
             (epoch, batch)
-            for epoch in range(self.progress.epoch, self.config.epochs)
+            for epoch in range(place.epoch, self.config.epochs)
             for batch in range(self.source.batches)
-            if epoch > self.progress.epoch or batch >= self.progress.batch
+            if epoch > place.epoch or batch >= place.batch
         ]
         loader: DataLoader[Batch] = DataLoader(
             self.source,
             batch_size=None,
-            sampler=remaining,  # type: ignore[arg-type]
+            sampler=remaining,
             num_workers=self.workers,
             prefetch_factor=3 if self.workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_quiet_worker,
         )
-        for (epoch, index), batch in zip(remaining, loader, strict=True):
-            self.progress.epoch, self.progress.batch = epoch, index
+        batches = iter(loader)
+        for place.epoch, place.batch in remaining:
+            try:
+                batch = next(batches)
+            except MaskfixError as error:  # a worker's comes with its traceback
+                raise InputError(str(error).strip().rpartition("Error: ")[2]) from error
             yield batch
 
-    def _train_batch(self, batch: Batch) -> None:
-        """One batch: clicks on the network's own errors, and a lesson from the last or from all."""
+    def _train_batch(self, batch: Batch) -> float:
+        """One batch: clicks on the network's own errors, and a lesson from the last or from all.
+
+        Returns:
+            the last lesson's loss.
+        """
         config, place = self.config, self.progress
-        rng = np.random.default_rng([config.seed, place.epoch, place.batch, 2])
-        image, target = batch.image.to(self.device), batch.target.to(self.device)
-        mask, points = batch.mask.clone(), batch.points.clone()
-        reference = batch.target.numpy()[:, 0] > 0.5
-        add_clicks(points, reference, mask, 0, rng, only=batch.awaits_click.numpy())
-        iterations = int(rng.integers(config.clicks.iterations + 1))
+        seeds = [config.seed, place.epoch, place.batch]
+        torch.manual_seed(
+            int(np.random.SeedSequence([*seeds, self.group.rank]).generate_state(1)[0])
+        )
+        generators = [
+            np.random.default_rng([config.seed, place.epoch, batch.first + i, 2])
+            for i in range(len(batch.image))
+        ]
+        iterations = int(np.random.default_rng([*seeds, 2]).integers(config.clicks.iterations + 1))
+        image = batch.image.to(self.device).float().div_(255)
+        target = batch.target.to(self.device).float()
+        reference = batch.target.numpy()[:, 0] == 1
+        mask, points = batch.mask.float(), batch.points.clone()
+        add_clicks(points, reference, mask, 0, generators, only=batch.awaits_click.numpy())
+        value = math.nan
         for iteration in range(iterations + 1):
+            joined = self._input(image, mask)
             if config.clicks.learn_each or iteration == iterations:
-                logits = self._learn(image, mask, points, target)
+                logits, value = self._learn(joined, points, target)
             else:
-                logits = self._predict(image, mask, points)
+                logits = self._predict(joined, points)
             if iteration < iterations:
                 mask = logits.sigmoid().float().cpu()
-                add_clicks(points, reference, mask, iteration + 1, rng)
+                add_clicks(points, reference, mask, iteration + 1, generators)
         place.batch += 1
         place.samples += config.batch_size
+        return value
 
-    def _learn(self, image: Tensor, mask: Tensor, points: Tensor, target: Tensor) -> Tensor:
+    def _learn(self, image: Tensor, points: Tensor, target: Tensor) -> tuple[Tensor, float]:
         """A forward and a backward pass, and a step where enough gradients are gathered."""
         self.network.train()
+        if self.config.optimizer.freeze_norm:
+            for norm in self._norms:
+                norm.eval()
         with self._autocast():
-            output = self.network(self._input(image, mask), points.to(self.device))
+            output = self.network(image, points.to(self.device))
         output = {name: logits.float() for name, logits in output.items()}
         losses = compute_losses(output, target, self.config)
         loss = torch.stack(list(losses.values())).sum()
-        value = float(loss.detach())
+        (value,) = self.group.mean([float(loss.detach())])
+        place = self.progress
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss is {value} in epoch {self.progress.epoch}, batch {self.progress.batch}: "
-                "lower optimizer.lr, set optimizer.clip_norm, or train without amp"
+                f"the loss is {value} in epoch {place.epoch}, batch {place.batch}: lower "
+                "optimizer.lr, set optimizer.clip_norm, or train without amp; the last good state "
+                f"is {self.out / 'last.pt'}"
             )
         every = self.config.optimizer.accumulate
         (loss / every).backward()  # type: ignore[no-untyped-call]
-        self.progress.step += 1
-        if self.progress.step % every == 0:
-            self._step(self.progress.step // every)
-        self.losses.append(value)
+        place.step += 1
+        if place.step % every == 0:
+            self._step(place.step // every)
         self.meter.update(output["instances"], target)
-        return output["instances"].detach()
+        place.recent.append(value)
+        if len(place.recent) >= self.config.log_steps:
+            self._log_loss()
+        return output["instances"].detach(), value
 
     def _step(self, number: int) -> None:
-        settings = self.config.optimizer
-        factor = rate_factor(settings, number, self.progress.epoch, self._fraction())
+        settings, place = self.config.optimizer, self.progress
+        epoch = place.epoch + place.batch / self.source.batches
+        factor = rate_factor(settings, number, epoch, place.samples / self._total())
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * group["factor"] * factor
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        statistics = [b for b in self.network.buffers() if b.is_floating_point()]
+        self.group.average([*gradients, *statistics])
         if settings.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
         self.optimizer.step()
@@ -189,21 +251,16 @@ class Trainer:
         self.average.update(self.network, number)
 
     @torch.no_grad()
-    def _predict(self, image: Tensor, mask: Tensor, points: Tensor) -> Tensor:
+    def _predict(self, image: Tensor, points: Tensor) -> Tensor:
         self.network.eval()
         with self._autocast():
-            logits: Tensor = self.network(self._input(image, mask), points.to(self.device))[
-                "instances"
-            ]
-        return logits
+            output: dict[str, Tensor] = self.network(image, points.to(self.device))
+        return output["instances"]
 
     def _input(self, image: Tensor, mask: Tensor) -> Tensor:
-        if not self.network.with_prev_mask:
-            return image
-        joined = torch.cat([image, mask.to(self.device)], dim=1)
-        if self.config.channels_last:
-            joined = joined.contiguous(memory_format=torch.channels_last)
-        return joined
+        if self.network.with_prev_mask:
+            image = torch.cat([image, mask.to(self.device)], dim=1)
+        return image.contiguous(memory_format=self.layout)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp)
@@ -211,43 +268,50 @@ class Trainer:
     def _total(self) -> int:
         return self.config.epochs * self.source.batches * self.config.batch_size
 
-    def _fraction(self) -> float:
-        return self.progress.samples / self._total()
+    def _agree(self, stop: bool) -> bool:
+        """Whether any process wants to stop; all must, or the others would wait for it."""
+        return self.group.mean([float(stop)])[0] > 0
+
+    def _note_broken(self, batch: Batch) -> None:
+        for problem in batch.broken:
+            self.progress.broken += 1
+            if self.progress.broken <= _SHOWN_BROKEN:
+                tqdm.write(f"passed over: {problem}")
+
+    def _log_loss(self) -> None:
+        place = self.progress
+        row = {
+            "samples": float(place.samples),
+            "step": float(place.step),
+            "loss": float(np.mean(place.recent)),
+            "train_iou": self.meter.value,
+            "lr": self.optimizer.param_groups[-1]["lr"],
+        }
+        place.recent.clear()
+        if self.log:
+            self.log.add_loss(row)
 
     def _validate(self) -> None:
         """Score the averaged weights, log the scores, keep the best."""
-        network = self.average.shipped(self.network)
-        scores = self.validate(network)
-        self.progress.metric = scores
-        self._log(scores)
-        if scores["score"] < self.progress.best:
-            self.progress.best = scores["score"]
-            self.export(self.out / "best.safetensors", network)
-        self.save()
-
-    def _log(self, scores: dict[str, float]) -> None:
-        """One line a validation in log.csv."""
         place = self.progress
-        recent = self.losses[-200:]
-        row = {
-            "samples": place.samples,
-            "minutes": round(place.seconds / 60, 2),
-            "loss": round(float(np.mean(recent)), 5) if recent else math.nan,
-            "train_iou": round(self.meter.value, 4),
-            **{name: round(value, 4) for name, value in scores.items()},
-        }
-        path = self.out / "log.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
-        tqdm.write(json.dumps(row))
+        if not self.group.leads:
+            return
+        network = self.average.shipped(self.network)
+        if self.validate is not None:
+            place.metric = self.validate(network)
+            if place.metric["score"] < place.best:
+                place.best = place.metric["score"]
+                self.export(self.out / "best.safetensors", network)
+            assert self.log is not None
+            row = {"samples": float(place.samples), "minutes": round(place.seconds / 60, 2)}
+            self.log.add_scores(row | place.metric)
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in place.metric.items())
+            tqdm.write(f"{place.samples} samples, {place.seconds / 60:.0f} minutes: {shown}")
+        self.export(self.out / "last.safetensors", network)
 
     def export(self, path: Path, network: ClickNetwork) -> None:
         """Write a weights file that `maskfix.load_model` reads."""
-        place = self.progress
+        place, recipe = self.progress, self.config.network
         info = {
             "trained": True,
             "samples": place.samples,
@@ -255,16 +319,19 @@ class Trainer:
             "data": [spec.name for spec in self.config.data],
             "scores": {name: round(value, 4) for name, value in place.metric.items()},
         }
-        recipe = self.config.network
         save_weights(path, recipe.name, recipe.arguments, network.state_dict(), info)
 
     def save(self) -> None:
         """Write ``last.pt``, from which the run goes on as if it had not stopped."""
+        if not self.group.leads:
+            return
+        gathered = {n: p.grad for n, p in self.network.named_parameters() if p.grad is not None}
         state = {
             "config": msgspec.to_builtins(self.config),
             "network": self.network.state_dict(),
             "average": self.average.weights,
             "optimizer": self.optimizer.state_dict(),
+            "gradients": gathered,
             "progress": vars(self.progress),
             "meter": vars(self.meter),
         }
@@ -275,85 +342,72 @@ class Trainer:
         """Go on from ``last.pt``.
 
         Raises:
-            InputError: there is none, or it is of another network.
+            InputError: there is none, or it is damaged.
+            UsageError: it is of another network.
         """
         path = self.out / "last.pt"
         if not path.exists():
             raise InputError(f"nothing to resume: {path} does not exist; leave out --resume")
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
-        stored = state["config"]["network"]
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
+            stored = state["config"]["network"]
+        except Exception as error:  # unpickling raises nearly anything on damaged files
+            reason = str(error).split("\n")[0]
+            raise InputError(f"{path}: expected a saved run; it is damaged: {reason}") from error
         if stored != msgspec.to_builtins(self.config.network):
             raise UsageError(f"{path} holds a run of {stored}, the recipe asks for another network")
-        self.network.load_state_dict(state["network"])
+        load_strictly(self.network, state["network"], str(path))
         self.average.weights = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        for name, parameter in self.network.named_parameters():
+            parameter.grad = state.get("gradients", {}).get(name)
+        for name, value in state["progress"].items():
+            setattr(self.progress, name, value)
         self.meter.__dict__.update(state["meter"])
 
-    def _on_signal(self, number: int, frame: object) -> None:
-        self._stop = True
+
+@dataclass
+class Stop:
+    """Whether a signal asked to stop."""
+
+    requested: bool = False
 
 
-class Average:
-    """Running average of a network's weights and statistics.
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Take SIGTERM and SIGINT as a wish to stop soon; a second one works as ever.
 
-    Args:
-        network: what to average.
-        decay: weight of the past; starts smaller and rises to this. 0 keeps no average.
+    The handlers of before come back at the first signal and at the end. Outside the main thread,
+    where Python delivers no signals, nothing is changed.
     """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in wanted}
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = {k: v.detach().clone() for k, v in network.state_dict().items() if decay}
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Take in the weights after an optimizer step."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in network.state_dict().items():
-            if not self.decay:
-                continue
-            if value.is_floating_point():
-                self.weights[name].lerp_(value, 1 - decay)
-            else:
-                self.weights[name].copy_(value)
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        restore()
 
-    def shipped(self, network: ClickNetwork) -> ClickNetwork:
-        """A copy of the network with the averaged weights, in eval mode."""
-        import copy
-
-        clone = copy.deepcopy(network)
-        if self.decay:
-            clone.load_state_dict(self.weights)
-        return clone.eval()
+    for number in wanted:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
-def make_optimizer(network: ClickNetwork, settings: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam with the trunk's learning rate lowered; decay only where weights are multiplied."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
-            factor = settings.trunk if name.startswith(network.backbone_prefixes) else 1.0
-            groups.setdefault((factor, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": params, "factor": factor, "weight_decay": decay}
-            for (factor, decay), params in groups.items()
-        ],
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-    )
-
-
-def rate_factor(settings: OptimizerConfig, step: int, epoch: int, fraction: float) -> float:
-    """The learning rate relative to its peak, after `step` steps at `fraction` of the run."""
-    factor = min(1.0, step / settings.warmup) if settings.warmup else 1.0
-    factor *= 0.1 ** sum(epoch >= milestone for milestone in settings.milestones)
-    if settings.cosine:
-        factor *= 0.01 + 0.99 * (1 + math.cos(math.pi * fraction)) / 2
-    return factor
+def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
+    """Bring kernels to a memory layout, in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 def compute_losses(
@@ -377,11 +431,11 @@ def compute_losses(
 
 def add_clicks(
     points: Tensor,
-    reference: np.ndarray[Any, np.dtype[np.bool_]],
+    reference: NDArray[np.bool_],
     mask: Tensor,
     iteration: int,
-    rng: np.random.Generator,
-    only: np.ndarray[Any, np.dtype[np.bool_]] | None = None,
+    generators: list[np.random.Generator],
+    only: NDArray[np.bool_] | None = None,
 ) -> None:
     """Give every sample one click on its worst error (paper, section 3.2), in place.
 
@@ -392,6 +446,7 @@ def add_clicks(
         reference: (B, h, w) bool.
         mask: (B, 1, h, w) probabilities that the clicks correct.
         iteration: 0 for a click before the first prediction, then 1, 2, ...
+        generators: one a sample.
         only: (B,) bool, the samples that get one; all if None.
     """
     slots = points.shape[1] // 2
@@ -399,7 +454,7 @@ def add_clicks(
     for b, probabilities in enumerate(mask[:, 0].numpy()):
         if only is not None and not only[b]:
             continue
-        click = training_click(reference[b], probabilities, rng)
+        click = training_click(reference[b], probabilities, generators[b])
         if click is not None:
             slot = (slots if click.positive else 2 * slots) - index
             if iteration == 0:
@@ -407,7 +462,8 @@ def add_clicks(
             points[b, slot] = torch.tensor([click.y, click.x, index])
 
 
-def _one_thread(worker: int) -> None:
+def _quiet_worker(worker: int) -> None:
+    """Leave the cores to the training process, and signals to it."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,15 +1,15 @@
 """From a data set to batches: choose an object, cut a crop, draw clicks, damage a start mask.
 
 Every choice is drawn from a generator made of (seed, epoch, sample), so that neither the number of
-workers nor a resumed run changes a batch. Shapes: h, w the crop.
+workers or processes nor a resumed run changes a sample. Shapes: h, w the crop.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,15 +17,18 @@ from torch import Tensor
 
 from maskfix.crops import Size, fit_region, resample
 from maskfix.damage import DAVIS585, DETECTOR, damage
-from maskfix.errors import InstanceError
+from maskfix.errors import InputError, InstanceError
 from maskfix.masks import Mask
-from maskfix.train.config import CropConfig, TrainConfig
-from maskfix.train.data import InstanceData
+from maskfix.train.augment import jitter_colors, random_view
+from maskfix.train.config import CropConfig, DataConfig, TrainConfig
+from maskfix.train.data import InstanceData, Objects
 from maskfix.train.sampling import RANDOM_INDEX, random_clicks
 from maskfix.types import Box, Click
 
 BoolArray = NDArray[np.bool_]
-_TRIES = 20
+_TRIES = 20  # crops without an object before one is taken as it is
+_MOST_BROKEN = 100
+IGNORE = -1
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,29 @@ class Crop:
 
     Attributes:
         image: (h, w, 3) uint8 RGB.
-        objects: the target's objects, (h, w) bool each; more than one when merged.
+        objects: the target's objects, (h, w) bool each; more than one when merged, none at times.
         others: (h, w) bool, pixels of other objects.
+        ignore: (h, w) bool, pixels that are neither object nor background.
     """
 
     image: NDArray[np.uint8]
     objects: list[BoolArray]
     others: BoolArray
+    ignore: BoolArray
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step starts from.
+    """What one training step starts from; this process's share of a batch.
 
     Attributes:
-        image: (B, 3, h, w) float32 RGB in [0, 1].
-        target: (B, 1, h, w) float32, 1 on the object.
-        mask: (B, 1, h, w) float32, the previous or external mask; zeros for none.
+        image: (B, 3, h, w) uint8 RGB.
+        target: (B, 1, h, w) int8: 1 object, 0 background, -1 ignore.
+        mask: (B, 1, h, w) uint8, the external mask to start from, 0 or 1; zeros for none.
         points: (B, 2N, 3) float32, see `maskfix.model.network.ClickNetwork`.
         awaits_click: (B,) bool: a click on the errors of `mask` comes before the first prediction.
+        first: number of its first sample within the epoch.
+        broken: what could not be read and was passed over, a line each.
     """
 
     image: Tensor
@@ -60,16 +67,49 @@ class Batch:
     mask: Tensor
     points: Tensor
     awaits_click: Tensor
+    first: int
+    broken: tuple[str, ...] = ()
+
+
+class Sample(NamedTuple):
+    """One sample, arrays as in `Batch`."""
+
+    image: NDArray[np.uint8]
+    target: NDArray[np.int8]
+    mask: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    awaits_click: NDArray[np.bool_]
 
 
 class BatchSource(torch.utils.data.Dataset[Batch]):
-    """The batches of a run, addressed by (epoch, batch)."""
+    """The batches of a run, addressed by (epoch, batch).
 
-    def __init__(self, config: TrainConfig, data: list[InstanceData]) -> None:
+    Args:
+        config: the recipe.
+        data: the data sets of ``config.data``, in that order.
+        rank: which of `world` equal shares of every batch to make.
+        world: number of processes that train together; divides the batch size.
+
+    Attributes:
+        batches: number of batches in an epoch.
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: list[InstanceData], rank: int = 0, world: int = 1
+    ) -> None:
+        empty = [d.name for d in data if not d.records]
+        if empty or not data:
+            raise InputError(
+                f"nothing to train on in {', '.join(empty) or 'an empty list of data'}"
+            )
         self.config, self.data = config, data
+        self.share = config.batch_size // world
+        self.offset = rank * self.share
         weights = np.array([spec.weight for spec in config.data])
         self.shares = weights / weights.sum()
-        self.batches = max(1, config.epoch_samples // config.batch_size)
+        self.chances = [_chances(spec, d) for spec, d in zip(config.data, data, strict=True)]
+        self.images = sum(len(d.records) for d in data)
+        self.batches = max(1, (config.epoch_samples or self.images) // config.batch_size)
 
     def __getitem__(self, index: tuple[int, int]) -> Batch:
         epoch, batch = index
@@ -77,27 +117,35 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
         sizes = config.crop.sizes
         choice = np.random.default_rng([config.seed, epoch, batch, 1]).integers(len(sizes))
         size = Size(*sizes[choice])
-        first = batch * config.batch_size
-        samples = []
-        for i in range(first, first + config.batch_size):
-            samples.append(self.sample(np.random.default_rng([config.seed, epoch, i]), size))
-        image, target, mask, points, awaits = (
-            np.stack(part) for part in zip(*samples, strict=True)
-        )
+        first = batch * config.batch_size + self.offset
+        broken: list[str] = []
+        samples = [self.sample(epoch, i, size, broken) for i in range(first, first + self.share)]
+        image, target, mask, points, awaits = (np.stack(p) for p in zip(*samples, strict=True))
         return Batch(
-            torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255,
-            torch.from_numpy(target)[:, None].float(),
+            torch.from_numpy(image).permute(0, 3, 1, 2),
+            torch.from_numpy(target)[:, None],
             torch.from_numpy(mask)[:, None],
             torch.from_numpy(points),
             torch.from_numpy(awaits),
+            first,
+            tuple(broken),
         )
 
-    def sample(self, rng: np.random.Generator, size: Size) -> tuple[NDArray[Any], ...]:
-        """One sample: image, target, mask, points, whether a click comes first."""
-        crop = self._crop(rng, size)
-        image = jitter_colors(crop.image, rng)
+    def sample(self, epoch: int, number: int, size: Size, broken: list[str]) -> Sample:
+        """Sample `number` of an epoch.
+
+        Args:
+            size: of the crop.
+            broken: what cannot be read is passed over for the next draw, and noted here.
+
+        Raises:
+            InputError: nothing but broken images is drawn.
+        """
+        rng = np.random.default_rng([self.config.seed, epoch, number])
+        crop = self._crop(rng, epoch, number, size, broken)
         target = np.any(crop.objects, axis=0) if crop.objects else np.zeros(size, bool)
         start, clicks = self.config.start, self.config.clicks
+        image = jitter_colors(crop.image, rng)
         mask, awaits = None, False
         if target.any() and rng.random() < start.damaged:
             mixture = DETECTOR if rng.random() < start.detector else DAVIS585
@@ -111,43 +159,113 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
             write_points(points, made)
         else:
             awaits = rng.random() >= start.unclicked
-        given = np.zeros(size, np.float32) if mask is None else mask.astype(np.float32)
-        return image, target, given, points, np.array(awaits)
+        labels = target.astype(np.int8)
+        labels[crop.ignore & ~target] = IGNORE
+        given = np.zeros(size, np.uint8) if mask is None else mask.view(np.uint8)
+        return Sample(image, labels, given, points, np.array(awaits))
 
-    def _crop(self, rng: np.random.Generator, size: Size) -> Crop:
-        """Draw until a crop holds an object that is large enough."""
-        for _ in range(_TRIES):
-            which = int(rng.choice(len(self.data), p=self.shares))
+    def _crop(
+        self, rng: np.random.Generator, epoch: int, number: int, size: Size, broken: list[str]
+    ) -> Crop:
+        """Draw until a crop holds an object that is large enough, where one is wanted."""
+        failures = 0
+        crop: Crop | None = None
+        for attempt in range(_TRIES + _MOST_BROKEN):
+            which, index = self._choose(rng, epoch, number, fixed=not failures)
             data, spec = self.data[which], self.config.data[which]
-            index = int(rng.integers(len(data.records)))
-            masks = data.masks(index)
-            order = rng.permutation(len(masks))
-            count = 2 if len(masks) > 1 and rng.random() < self.config.clicks.merge else 1
-            chosen, rest = order[:count], order[count:]
-            cut = _zoom if self.config.crop.mode == "zoom" else _scale
-            crop = cut(
-                data.image(index),
-                [masks[i] for i in chosen],
-                [masks[i] for i in rest],
-                self.config.crop,
-                size,
-                rng,
-            )
-            if all(np.count_nonzero(m) >= spec.min_area for m in crop.objects):
-                return crop
+            try:
+                objects, image = data.objects(index), data.image(index)
+            except InstanceError as error:
+                broken.append(str(error))
+                failures += 1
+                if failures == _MOST_BROKEN:
+                    raise InputError(
+                        f"{failures} images drawn one after the other are broken: {error}"
+                    ) from error
+                continue
+            crop = self._cut(rng, image, objects, spec, size)
+            wanted = not (spec.background and rng.random() < spec.background)
+            if crop.objects or not wanted or attempt - failures >= _TRIES:
+                break
+        assert crop is not None
         return crop
+
+    def _choose(
+        self, rng: np.random.Generator, epoch: int, number: int, fixed: bool
+    ) -> tuple[int, int]:
+        """Data set and image of a sample."""
+        if fixed and not self.config.epoch_samples and self.chances == [None] * len(self.data):
+            position = _order(self.config.seed, epoch, self.images)[number]
+            for which, data in enumerate(self.data):
+                if position < len(data.records):
+                    return which, int(position)
+                position -= len(data.records)
+        shares = self.shares
+        if not self.config.epoch_samples:
+            shares = np.array([len(d.records) for d in self.data]) / self.images
+        which = int(rng.choice(len(self.data), p=shares))
+        chances = self.chances[which]
+        count = len(self.data[which].records)
+        return which, int(rng.integers(count) if chances is None else rng.choice(count, p=chances))
+
+    def _cut(
+        self,
+        rng: np.random.Generator,
+        image: NDArray[np.uint8],
+        objects: Objects,
+        spec: DataConfig,
+        size: Size,
+    ) -> Crop:
+        masks = list(objects.things)
+        if objects.stuff and rng.random() < spec.stuff:
+            masks += objects.stuff
+        cut = _zoom if self.config.crop.mode == "zoom" else _scale
+        merge = self.config.clicks.merge
+        ignore = objects.ignore or Mask.empty(*image.shape[:2])
+        return cut(image, masks, ignore, merge, spec.min_area, self.config.crop, size, rng)
+
+
+def _chances(spec: DataConfig, data: InstanceData) -> NDArray[np.float64] | None:
+    """Frequencies of a data set's images, or None where all are alike."""
+    shares = np.array([record.share for record in data.records], float)
+    if not spec.importance or not shares.size or (shares == shares[0]).all():
+        return None
+    powers = shares**spec.importance
+    return np.asarray(powers / powers.sum())
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """A pass over all images."""
+    return np.random.default_rng([seed, epoch, 0, 3]).permutation(count)
+
+
+def _choose_objects(
+    count: int, merge: float, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Which of `count` objects are the target, and the rest."""
+    order = [int(i) for i in rng.permutation(count)]
+    taken = 2 if count > 1 and rng.random() < merge else 1
+    return order[:taken], order[taken:]
 
 
 def _zoom(
     image: NDArray[np.uint8],
-    objects: list[Mask],
-    others: list[Mask],
+    masks: list[Mask],
+    ignore: Mask,
+    merge: float,
+    min_area: int,
     config: CropConfig,
     size: Size,
     rng: np.random.Generator,
 ) -> Crop:
     """A crop around the objects as test-time zooming shows it, or a wider one."""
     height, width = image.shape[:2]
+    chosen, rest = _choose_objects(len(masks), merge, rng)
+    objects, others = [masks[i] for i in chosen], [masks[i] for i in rest]
+    if not objects:
+        region = fit_region(height / 2, width / 2, height, width, size, height, width)
+        return _window(image, [], others, ignore, region, size, rng.random() < 0.5)
     boxes = [m.box for m in objects]
     top, left = min(b.top for b in boxes), min(b.left for b in boxes)
     bottom, right = max(b.bottom for b in boxes), max(b.right for b in boxes)
@@ -166,13 +284,17 @@ def _zoom(
         width,
     )
     flip = rng.random() < 0.5
-    return _cut(image, objects, others, region, size, flip)
+    crop = _window(image, objects, others, ignore, region, size, flip)
+    if any(np.count_nonzero(m) < min_area for m in crop.objects):
+        crop.objects.clear()
+    return crop
 
 
-def _cut(
+def _window(
     image: NDArray[np.uint8],
     objects: list[Mask],
     others: list[Mask],
+    ignore: Mask,
     region: Box,
     size: Size,
     flip: bool,
@@ -188,66 +310,31 @@ def _cut(
     for mask in others:
         rest |= resampled(mask)
     return Crop(
-        mirrored(resample(image[region.slices], size)), [resampled(m) for m in objects], rest
+        mirrored(resample(image[region.slices], size)),
+        [resampled(m) for m in objects],
+        rest,
+        resampled(ignore),
     )
 
 
 def _scale(
     image: NDArray[np.uint8],
-    objects: list[Mask],
-    others: list[Mask],
+    masks: list[Mask],
+    ignore: Mask,
+    merge: float,
+    min_area: int,
     config: CropConfig,
     size: Size,
     rng: np.random.Generator,
 ) -> Crop:
-    """Random scale, padding with black where too small, random crop, mirrored at times."""
-    factor = rng.uniform(*config.scale)
+    """A random view of the image, and of what is large enough in it a target."""
     height, width = image.shape[:2]
-    rows, cols = max(1, round(height * factor)), max(1, round(width * factor))
-    top, left = _offset(rows, size.height, rng), _offset(cols, size.width, rng)
-    flip = rng.random() < 0.5
-
-    def cut(array: NDArray[Any], interpolation: int) -> NDArray[Any]:
-        scaled = cv2.resize(array, (cols, rows), interpolation=interpolation)
-        scaled = scaled[max(top, 0) : max(top, 0) + size.height]
-        scaled = scaled[:, max(left, 0) : max(left, 0) + size.width]
-        before_row, before_col = max(-top, 0), max(-left, 0)
-        margins = [
-            (before_row, size.height - scaled.shape[0] - before_row),
-            (before_col, size.width - scaled.shape[1] - before_col),
-        ]
-        padded = np.pad(scaled, margins + [(0, 0)] * (array.ndim - 2))
-        return np.ascontiguousarray(padded[:, ::-1]) if flip else padded
-
-    def cut_mask(mask: Mask) -> BoolArray:
-        return cut(mask.to_array().view(np.uint8), cv2.INTER_NEAREST).view(bool)
-
-    rest = np.zeros(size, bool)
-    for mask in others:
-        rest |= cut_mask(mask)
-    return Crop(cut(image, cv2.INTER_LINEAR), [cut_mask(m) for m in objects], rest)
-
-
-def _offset(length: int, wanted: int, rng: np.random.Generator) -> int:
-    """Where a crop begins: drawn where there is room, else minus half of what is missing."""
-    if length < wanted:
-        return -((wanted - length) // 2)
-    return int(rng.integers(length - wanted + 1))
-
-
-def jitter_colors(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Brightness and contrast, then a shift of each channel, each with probability 0.75.
-
-    Brightness moves by up to a quarter of the range, contrast by -15 % to +40 %, channels by up to
-    10 of 255 (paper, section 5; numbers of the published configurations).
-    """
-    table = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, axis=1)
-    if rng.random() < 0.75:
-        table = table * (1 + rng.uniform(-0.15, 0.4)) + 255 * rng.uniform(-0.25, 0.25)
-    if rng.random() < 0.75:
-        table = table.clip(0, 255) + rng.uniform(-10, 10, 3)
-    lookup = table.clip(0, 255).round().astype(np.uint8)
-    return np.asarray(cv2.LUT(image, lookup[:, None]), np.uint8)
+    view = random_view(height, width, size, config, rng)
+    cut = [view.mask(m) for m in masks]
+    large = [m for m in cut if np.count_nonzero(m) >= min_area]
+    chosen, rest = _choose_objects(len(large), merge, rng)
+    others = np.any([large[i] for i in rest], axis=0) if rest else np.zeros(size, bool)
+    return Crop(view.image(image), [large[i] for i in chosen], others, view.mask(ignore))
 
 
 def write_points(points: NDArray[np.float32], clicks: list[Click]) -> None:
