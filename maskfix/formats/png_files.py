@@ -132,7 +132,7 @@ class _Stems:
         stem = posixpath.splitext(name)[0]
         folder, _, last = stem.rpartition("/")
         if folder and (image := self._find(folder)) is not None:
-            return image, last
+            return image, last.removeprefix(f"{posixpath.basename(folder)}_") or last
         prefix = last
         while "_" in prefix:
             prefix = prefix.rpartition("_")[0]
