@@ -32,6 +32,7 @@ from maskfix.refinement.references import match_references
 Labels = NDArray[Any]
 
 GREY_IGNORE = 128  # grey masks: this value does not count, what is above is object
+PAPER_ZOOM = {"davis": 600}  # where it is not 400
 VOC_VOID_INDEX, VOC_VOID_GREY = 255, 220
 
 
@@ -43,11 +44,13 @@ class Benchmark:
         name: as it is shown in tables.
         cases: instances, those of one image side by side.
         notes: what a reader of the numbers should know, a sentence each.
+        paper_zoom: longest side that the published protocol brings a zoomed region to.
     """
 
     name: str
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
+    paper_zoom: int = 400
 
     def select(self, min_area: int = 0, limit: int | None = None) -> Benchmark:
         """Evenly spaced instances: every (n // limit)-th of those with `min_area` pixels."""
@@ -77,7 +80,8 @@ def read_benchmark(name: str, path: Path, initial: Path | None = None) -> Benchm
     if initial is not None:
         reader = partial(_coco, initial=initial)
     notes: list[str] = []
-    return _benchmark(name, path, reader(Folder(name, files), notes), notes)
+    benchmark = _benchmark(name, path, reader(Folder(name, files), notes), notes)
+    return replace(benchmark, paper_zoom=PAPER_ZOOM.get(_plain(name), benchmark.paper_zoom))
 
 
 def read_annotated(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -197,6 +198,7 @@ def run_cases(
     cases: Sequence[Case],
     rules: Rules,
     in_flight: int,
+    pool: Executor | None = None,
     keep_masks: bool = False,
 ) -> Iterator[tuple[int, Trace]]:
     """Run cases in step; one that is finished makes room for the next.
@@ -206,6 +208,7 @@ def run_cases(
         cases: in the order they are begun; those of one image side by side.
         rules: of the simulated user.
         in_flight: so many cases at a time. Traces do not depend on it.
+        pool: threads for the simulated users.
         keep_masks: keep the mask after every click in the traces.
 
     Yields:
@@ -225,7 +228,7 @@ def run_cases(
                 job.seconds_read, seconds = seconds, 0.0
                 yield job
 
-    for job in drive(predictor, jobs(), in_flight):
+    for job in drive(predictor, jobs(), in_flight, pool):
         yield job.position, job.trace()
 
 

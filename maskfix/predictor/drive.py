@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
 from typing import Protocol, TypeVar
 
 from maskfix.predictor import Predictor, Session
@@ -28,13 +29,19 @@ class Job(Protocol):
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-def drive(predictor: Predictor, jobs: Iterable[AnyJob], in_flight: int) -> Iterator[AnyJob]:
+def drive(
+    predictor: Predictor,
+    jobs: Iterable[AnyJob],
+    in_flight: int,
+    pool: Executor | None = None,
+) -> Iterator[AnyJob]:
     """Run jobs to their ends; a finished one leaves and the next one enters.
 
     Args:
         predictor: predicts all of a round's sessions together.
         jobs: taken from as places become free.
         in_flight: so many at a time.
+        pool: threads that ask the jobs for their clicks, several jobs at a time.
 
     Yields:
         each job when it is finished, in that order.
@@ -49,8 +56,8 @@ def drive(predictor: Predictor, jobs: Iterable[AnyJob], in_flight: int) -> Itera
             if job is not None:
                 active.append(job)
         moving = []
-        for job in active:
-            clicks = job.next_clicks()
+        answers = (pool.map if pool else map)(_ask, active)
+        for job, clicks in zip(active, answers, strict=True):
             if clicks:
                 job.session.clicks += clicks
                 moving.append(job)
@@ -61,3 +68,7 @@ def drive(predictor: Predictor, jobs: Iterable[AnyJob], in_flight: int) -> Itera
         for job in moving:
             job.seconds += (time.perf_counter() - began) / len(moving)
         active = moving
+
+
+def _ask(job: Job) -> list[Click]:
+    return job.next_clicks()

@@ -1,0 +1,403 @@
+"""A whole evaluation: models on sets, resumable, written as tables, plots and pictures.
+
+Legend of an *entry*: one model with one method on one set, a row of the table.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from maskfix.benchmarks import Benchmark, read_annotated, read_benchmark
+from maskfix.errors import UsageError
+from maskfix.evaluate import THRESHOLDS, Rules, Trace, run_cases, summarise
+from maskfix.model.checkpoint import Model, load_model
+from maskfix.model.device import choose_device
+from maskfix.predictor import PaperProtocol, Predictor
+from maskfix.refinement.journal import NAME as JOURNAL
+from maskfix.refinement.journal import Journal
+from maskfix.report.evaluation import write_report
+from maskfix.report.strips import write_strip
+from maskfix.types import Click
+from maskfix.version import __version__
+
+IN_FLIGHT = 2  # instances in progress, in network batches
+
+
+@dataclass(frozen=True)
+class SetConfig:
+    """One set to evaluate on.
+
+    Attributes:
+        name: a public benchmark's, which says its layout, or any other; shown in tables.
+        path: its folder or tar; with `images`, the reference masks in any format.
+        images: folder of images, where `path` is not a benchmark.
+        initial: masks to start from, None to start from scratch.
+    """
+
+    name: str
+    path: Path
+    images: Path | None = None
+    initial: Path | None = None
+
+    def read(self) -> Benchmark:
+        """The cases."""
+        if self.images is None:
+            return read_benchmark(self.name, self.path, self.initial)
+        return read_annotated(self.name, self.images, self.path, self.initial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Settings of `maskfix eval`.
+
+    Attributes:
+        sets: at least one; names differ.
+        out: a folder to be made.
+        models: names of shipped weights, or weights files.
+        methods: of `METHODS`.
+        protocol: paper or fast; None is each model's own.
+        rules: of the simulated user.
+        thresholds: of IoU, rising.
+        batch_size: most network inputs in one call.
+        workers: threads for the simulated users.
+        min_area: smaller instances, in pixels, are passed over; then
+        limit: evenly spaced ones are taken, so many.
+        strips: pictures of the progress of so many instances an entry, the worst first.
+        device: auto, cpu, cuda, cuda:N or mps.
+        resume: go on with an interrupted run in `out`.
+        overwrite: replace a run in `out`.
+    """
+
+    sets: tuple[SetConfig, ...]
+    out: Path
+    models: tuple[str, ...] = ("lite",)
+    methods: tuple[str, ...] = ("ritm",)
+    protocol: Literal["paper", "fast"] | None = None
+    rules: Rules = field(default_factory=Rules)
+    thresholds: tuple[float, ...] = THRESHOLDS
+    batch_size: int = 16
+    workers: int = 1
+    min_area: int = 0
+    limit: int | None = None
+    strips: int = 6
+    device: str = "auto"
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        names = [entry.name for entry in self.sets]
+        if not names:
+            raise UsageError(
+                "nothing to evaluate: give --dataset NAME=PATH, or --images with --reference"
+            )
+        for what, values in (("--dataset", names), ("--model", self.models)):
+            repeated = [value for value in values if values.count(value) > 1]
+            if repeated:
+                raise UsageError(f"{what}: {repeated[0]} is given twice; names must differ")
+        for method in self.methods:
+            if method not in METHODS:
+                known = ", ".join(METHODS)
+                raise UsageError(f"--method: there is no {method}; there are: {known}")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other")
+        steps = (0.0, *self.thresholds)
+        if not all(a < b <= 1 for a, b in pairwise(steps)) or not self.thresholds:
+            raise UsageError("--thresholds: expected rising numbers above 0, at most 1")
+        checks: dict[str, tuple[float, float]] = {
+            "--max-clicks": (self.rules.max_clicks, 1),
+            "--min-clicks": (self.rules.min_clicks, 1),
+            "--jitter": (self.rules.jitter, 0),
+            "--batch-size": (self.batch_size, 1),
+            "--workers": (self.workers, 1),
+            "--min-area": (self.min_area, 0),
+            "--limit": (1 if self.limit is None else self.limit, 1),
+            "--strips": (self.strips, 0),
+        }
+        for flag, (value, least) in checks.items():
+            if value < least:
+                raise UsageError(f"{flag}: expected at least {least}, found {value:g}")
+
+
+def _ritm(model: Model, config: EvalConfig, benchmark: Benchmark) -> Predictor:
+    """The paper's method: every click is answered by one feed-forward pass."""
+    predictor = Predictor(model, config.protocol, batch_size=config.batch_size)
+    if isinstance(predictor.protocol, PaperProtocol):
+        return Predictor(
+            model, "paper", zoom_target=benchmark.paper_zoom, batch_size=config.batch_size
+        )
+    return predictor
+
+
+METHODS: Mapping[str, Callable[[Model, EvalConfig, Benchmark], Predictor]] = {"ritm": _ritm}
+"""How a model answers clicks, by name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table."""
+
+    benchmark: Benchmark
+    model: Model
+    method: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """(set, model, method)."""
+        return self.benchmark.name, self.model.name, self.method
+
+
+class Evaluation:
+    """One run of `maskfix eval`.
+
+    Args:
+        config: what to do.
+
+    Raises:
+        InputError, UsageError: inputs that cannot be used; raised before anything is written.
+    """
+
+    def __init__(self, config: EvalConfig) -> None:
+        self.config = config
+        device = choose_device(config.device)
+        self.models = [load_model(name, device) for name in config.models]
+        names = [model.name for model in self.models]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"--model: two files are named {name}; rename one of them")
+        self.whole = [entry.read() for entry in config.sets]
+        self.benchmarks = [b.select(config.min_area, config.limit) for b in self.whole]
+        for benchmark in self.benchmarks:
+            if not benchmark.cases:
+                raise UsageError(
+                    f"--min-area: no instance of {benchmark.name} has {config.min_area} pixels"
+                )
+
+    def run(self, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+        """Do the work; returns the content of noc.json.
+
+        Args:
+            say: called with a line now and then, for a person to read.
+        """
+        out = self._prepare_out()
+        for benchmark in self.benchmarks:
+            for note in benchmark.notes:
+                say(f"note: {benchmark.name}: {note}")
+        for model in self.models:
+            if not model.trained:
+                say(f"warning: {model.path} holds random weights: results are meaningless")
+        journal = Journal(out / JOURNAL, self._header(), self.config.resume)
+        try:
+            done = self._finished(journal)
+            for entry in self.entries():
+                self._evaluate(entry, done.setdefault(entry.key, {}), journal)
+        finally:
+            journal.close()
+        return self._write(done, say)
+
+    def entries(self) -> Iterator[Entry]:
+        """Rows of the table: sets, in each the models, of each the methods."""
+        for benchmark in self.benchmarks:
+            for model in self.models:
+                for method in self.config.methods:
+                    yield Entry(benchmark, model, method)
+
+    def _evaluate(self, entry: Entry, done: dict[int, Trace], journal: Journal) -> None:
+        """Run the cases that are not done yet."""
+        todo = [i for i in range(len(entry.benchmark.cases)) if i not in done]
+        if not todo:
+            return
+        config = self.config
+        predictor = METHODS[entry.method](entry.model, config, entry.benchmark)
+        cases = [entry.benchmark.cases[i] for i in todo]
+        in_flight = IN_FLIGHT * config.batch_size
+        threads = ThreadPoolExecutor(config.workers) if config.workers > 1 else nullcontext()
+        title = " ".join(entry.key)
+        with (
+            threads as pool,
+            tqdm(total=len(entry.benchmark.cases), initial=len(done), desc=title,
+                 unit=" instances", disable=None) as bar,
+        ):  # fmt: skip
+            for position, trace in run_cases(predictor, cases, config.rules, in_flight, pool):
+                done[todo[position]] = trace
+                journal.append([{"row": pack(entry.key, todo[position], trace)}])
+                bar.update()
+
+    def _finished(self, journal: Journal) -> dict[tuple[str, str, str], dict[int, Trace]]:
+        """What the journal holds already: traces by entry and position."""
+        found: dict[tuple[str, str, str], dict[int, Trace]] = {}
+        for line in journal.lines():
+            key, position, trace = unpack(line["row"])
+            found.setdefault(key, {})[position] = trace
+        return found
+
+    def _write(
+        self, done: dict[tuple[str, str, str], dict[int, Trace]], say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Make the final files."""
+        config = self.config
+        results, rows = [], []
+        for entry in self.entries():
+            traces = [trace for _, trace in sorted(done[entry.key].items())]
+            name, model, method = entry.key
+            summary = summarise(traces, config.thresholds, config.rules.max_clicks)
+            results.append({"set": name, "model": model, "method": method, **summary})
+            rows += [pack(entry.key, position, trace) for position, trace in enumerate(traces)]
+        content = {**self._header(), **self._about(), "results": results}
+        strips = list(self._strips(done))
+        for note in write_report(config.out, content, rows, strips):
+            say(f"note: {note}")
+        return content
+
+    def _strips(
+        self, done: dict[tuple[str, str, str], dict[int, Trace]]
+    ) -> Iterator[tuple[tuple[str, str, str], Path]]:
+        """Run the worst instances again and draw their progress."""
+        target = self.config.thresholds[-1]
+        for entry in self.entries():
+            traces = done[entry.key]
+
+            def badness(i: int, traces: dict[int, Trace] = traces) -> tuple[float, float]:
+                ious = traces[i].counted_ious
+                needed = next((k for k, iou in enumerate(ious) if iou >= target), len(ious))
+                return -needed, max(ious)
+
+            worst = sorted(traces, key=badness)[: self.config.strips]
+            cases = [entry.benchmark.cases[i] for i in worst]
+            predictor = METHODS[entry.method](entry.model, self.config, entry.benchmark)
+            again = dict(run_cases(predictor, cases, self.config.rules, 8, keep_masks=True))
+            folder = self.config.out / "strips" / "_".join(entry.key)
+            for rank, case in enumerate(cases):
+                trace = again[rank]
+                path = folder / f"{rank + 1:02}.png"
+                write_strip(
+                    path, case.image(), case.name, case.reference, case.initial,
+                    trace.masks, trace.clicks, (trace.initial_iou, *trace.ious),
+                )  # fmt: skip
+                yield entry.key, path
+
+    def _header(self) -> dict[str, Any]:
+        """What identifies this run: a journal of another one is not continued."""
+        config = self.config
+        return {
+            "format": 1,
+            "maskfix": __version__,
+            "settings": {
+                **asdict(config.rules),
+                "thresholds": list(config.thresholds),
+                "min_area": config.min_area,
+                "limit": config.limit,
+                "protocol": config.protocol,
+                "methods": list(config.methods),
+            },
+            "sets": [
+                {
+                    "name": entry.name,
+                    "path": str(entry.path.resolve()),
+                    "initial": None if entry.initial is None else str(entry.initial.resolve()),
+                    "instances": len(whole.cases),
+                    "evaluated": len(benchmark.cases),
+                    "notes": list(benchmark.notes),
+                }
+                for entry, whole, benchmark in zip(
+                    config.sets, self.whole, self.benchmarks, strict=True
+                )
+            ],
+            "models": [
+                {
+                    "name": model.name,
+                    "network": model.network_name,
+                    "sha256": model.checksum,
+                    "protocol": config.protocol or model.protocol,
+                    "trained": model.trained,
+                }
+                for model in self.models
+            ],
+        }
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "machine": {
+                "device": str(choose_device(self.config.device)),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            }
+        }
+
+    def _prepare_out(self) -> Path:
+        out = self.config.out
+        if out.exists() and not (self.config.overwrite or self.config.resume):
+            if not out.is_dir() or any(out.iterdir()):
+                raise UsageError(
+                    f"--out: {out} exists; give another, or --overwrite, or --resume to go on"
+                )
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out: {out} cannot be made: {error.strerror}") from error
+        return out
+
+
+def pack(key: tuple[str, str, str], position: int, trace: Trace) -> dict[str, Any]:
+    """A trace as it is written to the journal."""
+    return {
+        "set": key[0],
+        "model": key[1],
+        "method": key[2],
+        "position": position,
+        "name": trace.name,
+        "area": trace.area,
+        "from_mask": trace.from_mask,
+        "initial_iou": trace.initial_iou,
+        "ious": list(trace.ious),
+        "clicks": [[click.x, click.y, int(click.positive)] for click in trace.clicks],
+        "boundary_iou": trace.boundary_iou,
+        "right": trace.right,
+        "broken": [trace.broken_first, trace.broken_last],
+        "seconds": [trace.seconds_network, trace.seconds_user, trace.seconds_read],
+    }
+
+
+def unpack(row: dict[str, Any]) -> tuple[tuple[str, str, str], int, Trace]:
+    """What `pack` was given."""
+    trace = Trace(
+        name=row["name"],
+        ious=tuple(row["ious"]),
+        clicks=tuple(Click(x, y, bool(positive)) for x, y, positive in row["clicks"]),
+        initial_iou=row["initial_iou"],
+        boundary_iou=row["boundary_iou"],
+        from_mask=row["from_mask"],
+        area=row["area"],
+        right=row["right"],
+        broken_first=row["broken"][0],
+        broken_last=row["broken"][1],
+        seconds_network=row["seconds"][0],
+        seconds_user=row["seconds"][1],
+        seconds_read=row["seconds"][2],
+    )
+    return (row["set"], row["model"], row["method"]), row["position"], trace
+
+
+def evaluate(config: EvalConfig) -> dict[str, Any]:
+    """Evaluate models on sets and write the results; see `EvalConfig`.
+
+    Returns:
+        the content of noc.json; see `maskfix.report.evaluation.write_report`.
+
+    Raises:
+        InputError, UsageError: inputs or settings that cannot be used.
+    """
+    return Evaluation(config).run()
+
+
+__all__ = ["METHODS", "EvalConfig", "Evaluation", "SetConfig", "evaluate"]
