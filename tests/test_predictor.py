@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maskfix.clicks import SimulatedUser
 from maskfix.predictor import PaperProtocol, Predictor, Request
@@ -192,3 +194,23 @@ def test_any_image_size(size: tuple[int, int]) -> None:
         answer = Predictor(Stub(), protocol=protocol).predict(image, [click, Click(0, 0, False)])
         assert answer.shape == size and answer.dtype == np.float32
         assert np.isfinite(answer).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 119), st.integers(0, 89), st.booleans()), max_size=6),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_fast_masks_agree_with_every_click(
+    made: list[tuple[int, int, bool]], seed: int, from_mask: bool
+) -> None:
+    clicks = list({(x, y): Click(x, y, positive) for x, y, positive in made}.values())
+    image, mask = scene(seed)
+    predictor = Predictor(Stub(), protocol="fast")
+    session = predictor.start(image, mask if from_mask else None)
+    for click in clicks:
+        session.clicks.append(click)
+        predictor.step([session])
+        found = session.mask()
+        assert all(found.contains(int(c.y), int(c.x)) == c.positive for c in session.clicks)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ class FastProtocol:
     threshold: float = 0.49
 
     KEEP_IOU = 0.6  # a crop is kept while it overlaps the wished one so much
+    DISK = 2.5  # radius in network pixels of what a click is sure to change
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -99,6 +101,7 @@ class FastSession(Session):
         self._patch = probabilities
         region = self.region
         inside = self._in_region() > self.protocol.threshold
+        self._obey_clicks(inside)
         whole = enclose(region, self._mask.box)
         bits = self._mask.window(whole)
         rows, cols = region.top - whole.top, region.left - whole.left
@@ -123,6 +126,24 @@ class FastSession(Session):
     def _in_region(self) -> FloatArray:
         assert self.region is not None and self._patch is not None
         return resample(self._patch, Size(self.region.height, self.region.width))
+
+    def _obey_clicks(self, inside: NDArray[np.bool_]) -> None:
+        """Make a mask of the region agree with every click, by small disks where it does not."""
+        assert self.region is not None
+        radius = max(1, round(self.protocol.DISK * self.region.height / self.size.height))
+        disk = np.zeros(inside.shape, np.uint8)
+        pixels = []
+        for click in self.clicks:
+            row, col = round(click.y) - self.region.top, round(click.x) - self.region.left
+            if not (0 <= row < self.region.height and 0 <= col < self.region.width):
+                continue
+            pixels.append((row, col, click.positive))
+            if inside[row, col] != click.positive:
+                disk[:] = 0
+                cv2.circle(disk, (col, row), radius, 1, -1)
+                inside[disk.view(bool)] = click.positive
+        for row, col, positive in pixels:  # disks of other clicks may have covered these
+            inside[row, col] = positive
 
     def _choose_region(self) -> None:
         """Set region and size; a new region drops the patch, the mask's bits stand in for it."""

@@ -13,10 +13,10 @@ from maskfix.types import Click
 
 @dataclass
 class InstanceJob:
-    """Follows a script's clicks, then those of a simulated user.
+    """Follows a script's clicks, all at once, then those of a simulated user, one by one.
 
-    A click that the mask already agrees with asks for nothing: the network is not run for it, but
-    sees it from the next run on. So a script that is carried out changes nothing a second time.
+    Clicks that the mask already agrees with ask for nothing: the network is not run for them alone,
+    but sees them beside others. So a script that is carried out changes nothing a second time.
 
     Attributes:
         task: what is to be done.
@@ -47,13 +47,10 @@ class InstanceJob:
     def next_clicks(self) -> list[Click]:
         """See `maskfix.predictor.drive.Job`."""
         mask = self.session.mask()
-        clicks: list[Click] = []
-        while self._pending:
-            click = self._pending.pop(0)
-            self.used += 1
-            clicks.append(click)
-            if mask.contains(round(click.y), round(click.x)) != click.positive:
-                return clicks
+        clicks, self._pending = self._pending, []
+        self.used += len(clicks)
+        if any(mask.contains(round(c.y), round(c.x)) != c.positive for c in clicks):
+            return clicks
         simulated = self._next_simulated(mask)
         if simulated is None:
             return []  # clicks that agree with the mask need no run

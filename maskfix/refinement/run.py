@@ -39,6 +39,7 @@ from maskfix.refinement.outcome import Outcome, conclude, failed, pack, unpack_e
 from maskfix.refinement.plan import Task, plan_image
 from maskfix.refinement.references import match_references
 from maskfix.report.rows import Row, Summary, write_rows, write_summary
+from maskfix.runtime import keep_freed_memory
 from maskfix.version import __version__
 
 CHUNK_IMAGES = 64
@@ -108,6 +109,7 @@ class Refinement:
             say: called with a line now and then, for a person to read.
         """
         config = self.config
+        keep_freed_memory()
         device = choose_device(config.device)
         model = load_model(config.model, device)
         if not model.trained:
