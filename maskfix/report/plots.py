@@ -27,6 +27,7 @@ def write_plots(
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         return [], "no plots without matplotlib: pip install 'maskfix[report]'"
     folder.mkdir(exist_ok=True)
@@ -38,20 +39,23 @@ def write_plots(
         safe = re.sub(r"[^\w.-]+", "_", name)
         figure = Figure(SIZE, DPI, layout="constrained")
         axes = figure.add_subplot()
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for entry in entries:
             curve = entry["miou@k"]
             begin = [entry["miou@0"]] if entry["worse@1"] is not None else []
             clicks = range(1 - len(begin), len(curve) + 1)
             axes.plot(clicks, [*begin, *curve], marker=".", label=_label(entry))
         axes.set(xlabel="clicks", ylabel="mean IoU", title=name)
-        written.append((f"{name}: mean IoU", _save(figure, axes, folder / f"{safe}-miou.png")))
+        written.append((f"{name}: mean IoU", _save(figure, folder / f"{safe}-miou.png")))
         figure = Figure(SIZE, DPI, layout="constrained")
         axes = figure.add_subplot()
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         counts = [_counts(rows, entry, threshold, limit) for entry in entries]
         edges = [k + 0.5 for k in range(limit + 1)]
         axes.hist(counts, bins=edges, label=[_label(entry) for entry in entries])
         axes.set(xlabel=f"clicks to {100 * threshold:g} % IoU", ylabel="instances", title=name)
-        written.append((f"{name}: clicks needed", _save(figure, axes, folder / f"{safe}-noc.png")))
+        written.append((f"{name}: clicks needed", _save(figure, folder / f"{safe}-noc.png")))
     return written, ""
 
 
@@ -70,7 +74,8 @@ def _label(entry: Mapping[str, Any]) -> str:
     )
 
 
-def _save(figure: Any, axes: Any, path: Path) -> Path:
+def _save(figure: Any, path: Path) -> Path:
+    [axes] = figure.axes
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
