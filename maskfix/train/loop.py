@@ -363,6 +363,8 @@ class Trainer:
             parameter.grad = state.get("gradients", {}).get(name)
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
+        if state["config"]["validation"] != msgspec.to_builtins(self.config.validation):
+            self.progress.best = math.inf  # of other instances: not to be compared
         self.meter.__dict__.update(state["meter"])
 
 
