@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -523,6 +524,9 @@ def test_elements_are_found_at_any_block_size(
     with JsonStream(path, block) as stream:
         spans = [(start, end) for _, start, end in stream.elements()]
         stream.finish()
+    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    with JsonStream(path, block) as stream:
+        assert [(start, end) for _, start, end in stream.elements(decoder)] == spans
     read = [json.loads(data[start:end].decode("utf-8", "surrogatepass")) for start, end in spans]
     assert repr(read) == repr(content)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -127,6 +128,16 @@ def index_coco(path: Path) -> CocoIndex:
     return reader.index(stamp)
 
 
+class _Head(msgspec.Struct):
+    """What the index keeps of an annotation."""
+
+    id: Any = None
+    image_id: Any = None
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
 class _Reader:
     """One pass over a file, filling flat arrays."""
 
@@ -160,17 +171,18 @@ class _Reader:
 
     def read_annotations(self) -> None:
         spans = _Spans(self.stream)
-        for value in spans.read():
-            if isinstance(value, dict):
-                own, image = value.get("id"), value.get("image_id")
-                if isinstance(own, str) or isinstance(image, str):
-                    value = self.stream.as_utf8()
-                    own, image = value.get("id"), value.get("image_id")
-            else:
-                own = image = None
-            self.ids.append(code_of(own))
-            self.image_ids.append(code_of(image))
+        for value in spans.read(_HEAD):
+            head = value if isinstance(value, _Head) else self._head()
+            self.ids.append(code_of(head.id))
+            self.image_ids.append(code_of(head.image_id))
         self.annotations = spans.elements()
+
+    def _head(self) -> _Head:
+        """The ids of the element read last, whatever it is."""
+        value = self.stream.as_utf8()
+        if not isinstance(value, dict):
+            return _Head()
+        return _Head(value.get("id"), value.get("image_id"))
 
     def read_images(self) -> None:
         spans = _Spans(self.stream)
@@ -225,10 +237,10 @@ class _Spans:
         self.starts, self.ends = array("q"), array("q")
         self.begin = 0
 
-    def read(self) -> Iterator[Any]:
+    def read(self, decoder: msgspec.json.Decoder[Any] | None = None) -> Iterator[Any]:
         self.stream.peek()
         self.begin = self.stream.offset + 1
-        for value, start, end in self.stream.elements():
+        for value, start, end in self.stream.elements(decoder):
             self.starts.append(start)
             self.ends.append(end)
             yield value

@@ -19,6 +19,7 @@ from maskfix.errors import InputError
 BLOCK = 1 << 22
 _BLANK = re.compile(r"[ \t\n\r]*")
 _raw_decode = json.JSONDecoder().raw_decode
+_MOST_BRACES = 8  # in one object, for a glance at it
 _LONGEST_TOKEN = 16  # a number, word or escape cut at the end of what was read fails this near it
 
 
@@ -91,6 +92,27 @@ class JsonStream:
                 self._position = end
                 return value
 
+    def glance(self, decoder: msgspec.json.Decoder[Any]) -> Any:
+        """Read an object of which a few fields are wanted: several times as fast as `value`.
+
+        Any closing brace may be its last. The decoder accepts nothing but a whole object, so it
+        tells; what it refuses for other reasons (NaN, no object, an error) is left to `value`.
+        """
+        if self.peek() == "{":
+            end = self._position
+            for _ in range(_MOST_BRACES):
+                end = self._text.find("}", end) + 1
+                if not end:
+                    break
+                try:
+                    value = decoder.decode(self._text[self._position : end].encode("latin-1"))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    continue
+                self._value = (self._position, end)
+                self._position = end
+                return value
+        return self.value()
+
     def as_utf8(self) -> Any:
         """The value read last, with its text decoded as UTF-8."""
         start, end = self._value
@@ -111,8 +133,13 @@ class JsonStream:
             if self.take(",}") == "}":
                 return
 
-    def elements(self) -> Iterator[tuple[Any, int, int]]:
-        """Walk an array: yields every element with its first byte and the byte after its last."""
+    def elements(
+        self, decoder: msgspec.json.Decoder[Any] | None = None
+    ) -> Iterator[tuple[Any, int, int]]:
+        """Walk an array: yields every element with its first byte and the byte after its last.
+
+        With a decoder, objects are read by `glance`.
+        """
         self.take("[")
         if self.peek() == "]":
             self.take("]")
@@ -120,7 +147,7 @@ class JsonStream:
         while True:
             self.peek()
             start = self.offset
-            value = self.value()
+            value = self.value() if decoder is None else self.glance(decoder)
             yield value, start, self.offset
             if self.take(",]") == "]":
                 return
