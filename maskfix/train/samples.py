@@ -194,7 +194,8 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
         self, rng: np.random.Generator, epoch: int, number: int, fixed: bool
     ) -> tuple[int, int]:
         """Data set and image of a sample."""
-        if fixed and not self.config.epoch_samples and self.chances == [None] * len(self.data):
+        evenly = all(chances is None for chances in self.chances)
+        if fixed and evenly and not self.config.epoch_samples:
             position = _order(self.config.seed, epoch, self.images)[number]
             for which, data in enumerate(self.data):
                 if position < len(data.records):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskfix.archive import Files
 from maskfix.errors import InputError, UsageError
-from maskfix.train.data import Files, InstanceData
+from maskfix.train.data import InstanceData
 from maskfix.train.readers import ade20k, coco, openimages, pascal, png, published
 
 Opener = Callable[[str, Files, str], InstanceData]

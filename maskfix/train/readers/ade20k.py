@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from maskfix.train.data import Files, InstanceData, Objects, Record, Size, decode_image
+from maskfix.archive import Files
+from maskfix.train.data import InstanceData, Objects, Record, Size, decode_image
 from maskfix.train.readers.pascal import masks_of_labels
 
 _FOLDERS = {"train": "training", "val": "validation"}

@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from maskfix.archive import Files
 from maskfix.errors import InputError
 from maskfix.formats.segmentation import decode
 from maskfix.masks import Mask
-from maskfix.train.data import Files, InstanceData, Objects, Record, Size, decode_image
+from maskfix.train.data import InstanceData, Objects, Record, Size, decode_image
 
 Id = int | str
 

@@ -13,9 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskfix.archive import Files
 from maskfix.errors import InputError, InstanceError
 from maskfix.masks import Mask
-from maskfix.train.data import Files, InstanceData, Objects, Record, Size
+from maskfix.train.data import InstanceData, Objects, Record, Size
 
 _CSV = "{}-annotations-object-segmentation.csv"
 _SPLITS = {"val": "validation"}

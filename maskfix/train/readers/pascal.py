@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maskfix.archive import Files
 from maskfix.errors import InstanceError
 from maskfix.masks import Mask
-from maskfix.train.data import Files, InstanceData, Objects, Record, Size
+from maskfix.train.data import InstanceData, Objects, Record, Size
 from maskfix.train.readers.pickles import load_plain
 
 SCORES = "sbd_samples_weights.pkl"

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from maskfix.archive import Files
 from maskfix.errors import InputError, InstanceError
 from maskfix.formats.image import SUFFIXES
 from maskfix.masks import Mask
-from maskfix.train.data import Files, InstanceData, Objects, Record, Size
+from maskfix.train.data import InstanceData, Objects, Record, Size
 from maskfix.train.readers.pascal import masks_of_labels
 
 _NUMBERED = re.compile(r"(.+)_\d+$")
