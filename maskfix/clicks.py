@@ -8,6 +8,7 @@ metric", as the published code reads it); training draws from the deep part of t
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +114,25 @@ class SimulatedUser:
             return None
         self._clicked.append((row, col))
         return Click(x=col, y=row, positive=positive)
+
+
+def miss(
+    click: Click, pixels: float, seed: int, name: str, number: int, height: int, width: int
+) -> Click:
+    """A click as a hurried person makes it: off by normal noise, within the image.
+
+    Args:
+        click: where it was meant to go; its sign stays.
+        pixels: deviation of the noise in x and in y.
+        seed, name, number: of the run, the instance and the click: all that the noise depends on.
+        height, width: of the image.
+    """
+    if not pixels:
+        return click
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+    dx, dy = rng.normal(0, pixels, 2)
+    x, y = round(click.x + dx), round(click.y + dy)
+    return Click(min(max(x, 0), width - 1), min(max(y, 0), height - 1), click.positive)
 
 
 def training_click(

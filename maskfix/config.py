@@ -22,6 +22,8 @@ class RefineConfig:
         reference: right masks, for simulated clicks and for scores.
         simulate: at most so many simulated clicks an instance, after those of the script.
         target_iou: simulated clicks stop at this IoU with the reference.
+        jitter: simulated clicks miss by normal noise of so many pixels.
+        seed: of that noise.
         images_json: for COCO results, a COCO file that names the images.
         out: a folder to be made; by default a new one beside the masks.
         model: name of shipped weights, or a weights file.
@@ -43,6 +45,8 @@ class RefineConfig:
     reference: Path | None = None
     simulate: int = 0
     target_iou: float = 0.9
+    jitter: float = 0.0
+    seed: int = 0
     images_json: Path | None = None
     out: Path | None = None
     model: str = "lite"
@@ -78,5 +82,7 @@ class RefineConfig:
                 raise UsageError(f"{flag}: expected {least} to {most}, found {value}")
         if not 0 < self.target_iou <= 1:
             raise UsageError(f"--target-iou: expected above 0, at most 1, found {self.target_iou}")
+        if self.jitter < 0:
+            raise UsageError(f"--jitter: expected pixels, 0 or more, found {self.jitter}")
         if not self.images.is_dir():
             raise UsageError(f"--images: {self.images} is not a folder; give the folder of images")

@@ -7,7 +7,6 @@ into the numbers of a table.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfix import metrics
-from maskfix.clicks import IGNORE, SimulatedUser
+from maskfix.clicks import IGNORE, SimulatedUser, miss
 from maskfix.masks import Mask, boundary_iou
 from maskfix.predictor import Predictor, Session
 from maskfix.predictor.drive import drive
@@ -183,14 +182,9 @@ class CaseJob:
         return made >= rules.min_clicks and bool(metrics.reaches(self.ious[-1], rules.target_iou))
 
     def _aim(self, click: Click) -> Click:
-        if not self.rules.jitter:
-            return click
-        number = len(self.ious)
-        rng = np.random.default_rng([self.rules.seed, zlib.crc32(self.case.name.encode()), number])
-        dx, dy = rng.normal(0, self.rules.jitter, 2)
         height, width = self._user.reference.shape
-        x, y = round(click.x + dx), round(click.y + dy)
-        return Click(min(max(x, 0), width - 1), min(max(y, 0), height - 1), click.positive)
+        rules, number = self.rules, len(self.ious)
+        return miss(click, rules.jitter, rules.seed, self.case.name, number, height, width)
 
 
 def run_cases(
@@ -263,11 +257,11 @@ def summarise(
         published tables count), ``failed@`` (never reached), ``already@`` (reached without a
         click); ``miou@0``, ``miou@k`` (a list, after 1, 2, ... clicks; finished instances keep
         their last IoU), ``miou_area`` (its mean up to 20); ``biou`` in the end; ``drops``, the
-        share of clicks that lower the IoU by more than 1 %, the first click included if there was
-        a mask; ``spc``, seconds a click of network and user; ``spc_published`` with reading the
-        image. From masks also, of the instances, ``worse@1`` and ``worse@end`` (IoU lowered by
-        more than 1 % since the beginning), and the mean shares ``broken@1`` and ``broken@end`` of
-        initially right pixels that are wrong then.
+        share of clicks after the first that lower the IoU by more than 1 %; ``spc``, seconds a
+        click of network and user; ``spc_published`` with reading the image. From masks also, of
+        the instances, ``worse@1`` and ``worse@end`` (IoU lowered by more than 1 % since the
+        beginning), and the mean shares ``broken@1`` and ``broken@end`` of initially right pixels
+        that are wrong then.
     """
     traces = list(traces)
     if not traces:
@@ -292,9 +286,7 @@ def summarise(
     result["miou@k"] = [_number(value) for value in curve]
     result["miou_area"] = _mean(curve[:NOC_LIMIT])
     result["biou"] = _mean([trace.boundary_iou for trace in traces])
-    result["drops"] = metrics.drops(
-        [(t.initial_iou, *t.ious) if t.from_mask else t.ious for t in traces]
-    )
+    result["drops"] = metrics.drops([trace.ious for trace in traces])
     result |= _harm([trace for trace in traces if trace.from_mask])
     seconds = sum(trace.seconds_network + trace.seconds_user for trace in traces)
     reading = sum(trace.seconds_read for trace in traces)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskfix.clicks import SimulatedUser, squared_distances, training_click_candidates
+from maskfix.clicks import SimulatedUser, miss, squared_distances, training_click_candidates
 from maskfix.types import Click
 
 
@@ -74,3 +74,13 @@ def test_squared_distances_are_exact(height: int, width: int, seed: int) -> None
     ]:
         nearest = ((rows - row - 1) ** 2 + (cols - col - 1) ** 2).min()
         assert squared_distances(region)[row, col] == (nearest if region[row, col] else 0)
+
+
+def test_missed_clicks_are_seeded_and_stay_in_the_image() -> None:
+    click = Click(x=3, y=2, positive=False)
+    made = [miss(click, 5.0, seed, "a/1", 1, 20, 30) for seed in range(50)]
+    assert made == [miss(click, 5.0, seed, "a/1", 1, 20, 30) for seed in range(50)]
+    assert len(set(made)) > 20 and not any(c.positive for c in made)
+    assert all(0 <= c.x < 30 and 0 <= c.y < 20 for c in made)
+    assert miss(click, 0.0, 1, "a/1", 1, 20, 30) == click
+    assert miss(click, 5.0, 1, "a/2", 1, 20, 30) != made[1]

@@ -57,6 +57,11 @@ def refine_command(
     target_iou: Annotated[
         float, typer.Option(metavar="T", help="Simulated clicks stop at this IoU.")
     ] = 0.9,
+    jitter: Annotated[
+        float,
+        typer.Option(metavar="PIXELS", help="Simulated clicks miss by so much."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the jitter.")] = 0,
     images_json: Annotated[
         Path | None, typer.Option(help="COCO file that names the images of a results list.")
     ] = None,
@@ -109,6 +114,8 @@ def refine_command(
         reference=reference,
         simulate=simulate,
         target_iou=target_iou,
+        jitter=jitter,
+        seed=seed,
         images_json=images_json,
         out=out,
         model=model,

@@ -23,7 +23,8 @@ def prepare(network: nn.Module) -> nn.Module:
     for name, module in list(folded.named_modules()):
         if hasattr(module, "fixed"):
             _replace(folded, name, module.fixed())
-    return folded.to(memory_format=torch.channels_last)
+    laid_out: nn.Module = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return laid_out
 
 
 def fold_batch_norm(network: ClickNetwork) -> ClickNetwork:

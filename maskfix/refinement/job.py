@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from maskfix.clicks import SimulatedUser
+from maskfix.clicks import SimulatedUser, miss
 from maskfix.masks import Mask, iou
 from maskfix.predictor import Session
 from maskfix.refinement.plan import Task
@@ -24,6 +24,7 @@ class InstanceJob:
         reference: the right mask, if known.
         simulate: at most so many simulated clicks.
         target: IoU at which simulated clicks stop.
+        jitter, seed, name: how far simulated clicks miss, see `maskfix.clicks.miss`.
         seconds: time spent, its share of every network call it was in.
         used: clicks so far.
     """
@@ -33,6 +34,9 @@ class InstanceJob:
     reference: Mask | None = None
     simulate: int = 0
     target: float = 1.0
+    jitter: float = 0.0
+    seed: int = 0
+    name: str = ""
     seconds: float = 0.0
     used: int = 0
     _pending: list[Click] = field(init=False)
@@ -64,4 +68,8 @@ class InstanceJob:
         if iou(mask, self.reference) >= self.target:
             return None
         self._simulated += 1
-        return self._user.next_click(mask.to_array())
+        click = self._user.next_click(mask.to_array())
+        if click is None:
+            return None
+        number = self._simulated
+        return miss(click, self.jitter, self.seed, self.name, number, mask.height, mask.width)

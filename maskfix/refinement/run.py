@@ -190,8 +190,12 @@ class Refinement:
         if script.action is not None or not (script.clicks or (simulate and reference)):
             return conclude(loaded.item, task, mask, 0, reference, 0, self.config.guard)
         session = predictor.start(loaded.image, task.mask)
-        target = script.target or self.config.target_iou
-        return InstanceJob(task, session, reference, simulate, target)
+        config = self.config
+        target = script.target or config.target_iou
+        name = f"{loaded.item.file}/{task.annotation.id if task.annotation else 'new'}"
+        return InstanceJob(
+            task, session, reference, simulate, target, config.jitter, config.seed, name
+        )
 
     def _conclude(self, item: ImageItem, job: InstanceJob) -> Outcome:
         return conclude(
@@ -308,6 +312,8 @@ class Refinement:
             "chunk": CHUNK_IMAGES,
             "simulate": config.simulate,
             "target_iou": config.target_iou,
+            "jitter": config.jitter,
+            "seed": config.seed,
             "everything": config.everything,
             "guard": config.guard,
             "batch_size": config.batch_size,
