@@ -366,14 +366,17 @@ def test_growth_takes_void_and_of_two_the_lower_label_wins() -> None:
 def test_a_full_label_map(tmp_path: Path) -> None:
     full = np.zeros((16, 16), np.uint8)
     full.flat[:255] = range(255)
-    with pytest.raises(InstanceError, match="8 bits holds no instance after 254"):
+    with pytest.raises(InstanceError, match="holds no instance after 254"):
         new_label(PngFile(full, 8), ())
     assert new_label(PngFile(full.astype(np.uint16), 16), (300,)) == 301
+    short = PngFile(np.array([[0, 1]], np.uint8), 8, 3, ((b"PLTE", bytes(6)),))
+    with pytest.raises(InstanceError, match="holds no instance after 1"):
+        new_label(short, ())
     source = opened(tmp_path, {"a.png": full}, ["a.jpg"])
     edit = Edit("add", 0, None, Mask.from_array(full == 0), "cat")
     files, notes = written(source, tmp_path, [edit])
     assert np.array_equal(pixels_of(files["a.png"], tmp_path), full)
-    assert "not written: a label map of 8 bits" in notes[0].text
+    assert "not written: its label map holds" in notes[0].text
 
 
 def test_categories_are_noted(tmp_path: Path) -> None:

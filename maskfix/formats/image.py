@@ -57,7 +57,9 @@ def read_image(path: Path, expected_size: tuple[int, int] | None = None) -> NDAr
                     f"more than {MOST_PIXELS}"
                 )
             back = _BACK.get(image.getexif().get(_ORIENTATION, 1))
-            upright = _to_rgb(ImageOps.exif_transpose(image))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            upright = _to_rgb(image)
             found = (upright.height, upright.width)
             if expected_size in (None, found):
                 return np.array(upright)
@@ -132,7 +134,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

@@ -45,6 +45,12 @@ class PngFile:
         return self.colour == _PALETTE
 
     @property
+    def largest(self) -> int:
+        """The largest sample that means something."""
+        palette = dict(self.chunks).get(b"PLTE") if self.is_palette else None
+        return 2**self.depth - 1 if palette is None else len(palette) // 3 - 1
+
+    @property
     def white(self) -> int:
         """The largest sample that fits; 255 for a palette, where it usually means void."""
         return 255 if self.is_palette else 2**self.depth - 1

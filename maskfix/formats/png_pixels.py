@@ -104,12 +104,11 @@ def new_label(file: PngFile, taken: Iterable[int]) -> int:
     """The label for an instance that is added.
 
     Raises:
-        InstanceError: the bits of the file hold no more.
+        InstanceError: bits or palette of the file hold no more.
     """
     label = max((*labels_of(file), *taken), default=0) + 1
-    largest = 2**file.depth - 1
-    if label > largest or _is_void(file, label):
-        raise InstanceError(f"a label map of {file.depth} bits holds no instance after {label - 1}")
+    if label > file.largest or _is_void(file, label):
+        raise InstanceError(f"its label map holds no instance after {label - 1}")
     return label
 
 
