@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
+from maskfix.cli.eval import compare_command, evaluate_command
 from maskfix.cli.refine import refine_command
 from maskfix.cli.show import show_command
+from maskfix.cli.train import train_command
 from maskfix.cli.weights import app as weights_app
 from maskfix.errors import MaskfixError
 from maskfix.runtime import wait_passively
@@ -26,6 +28,9 @@ app = typer.Typer(
 )
 app.command("refine")(refine_command)
 app.command("show")(show_command)
+app.command("eval")(evaluate_command)
+app.command("compare")(compare_command)
+app.command("train")(train_command)
 app.add_typer(weights_app, name="weights")
 
 
