@@ -91,10 +91,7 @@ def miou_curve(ious: Sequence[Ious], clicks: int) -> NDArray[np.float64]:
 
 
 def drops(ious: Sequence[Ious]) -> float:
-    """Share of steps within the lists that lower the IoU by more than `DROP`; 0 without a step.
-
-    To count the first click as well, begin each list with the IoU before it.
-    """
+    """Share of steps within the lists that lower the IoU by more than `DROP`; 0 without a step."""
     steps = [np.diff(np.asarray(values, np.float64)) for values in ious]
     changes = np.concatenate(steps) if steps else np.zeros(0)
     return float(np.mean(changes < -DROP)) if changes.size else 0.0

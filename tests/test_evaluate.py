@@ -87,7 +87,7 @@ def test_what_was_right_and_is_broken() -> None:
     summary = summarise([trace])
     assert summary["worse@1"] == summary["worse@end"] == 1
     assert summary["broken@1"] == trace.broken_first / trace.right
-    assert summary["drops"] == 0.5
+    assert summary["drops"] == 0
 
 
 def test_ignored_pixels_count_for_nothing() -> None:

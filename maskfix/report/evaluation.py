@@ -151,8 +151,8 @@ def _legend(content: Mapping[str, Any]) -> str:
         f"NoC@t: mean clicks to an IoU of t %, at most {low}. >={low}@t: instances whose NoC is "
         f"the limit; failed: those that never get there. The simulated user {stop}.",
         "IoU@k: mean IoU after k clicks; area: its mean over the clicks; BIoU: Boundary IoU in the "
-        "end; drops: clicks that lower the IoU by more than 1 %. s/click: network and simulated "
-        "user; SPC: with reading the image, as published.",
+        "end; drops: clicks after the first that lower the IoU by more than 1 %. s/click: network "
+        "and simulated user; SPC: with reading the image, as published.",
     ]
     if any(r["worse@1"] is not None for r in content["results"]):
         parts.append(

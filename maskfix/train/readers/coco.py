@@ -160,19 +160,20 @@ def open_download(name: str, files: Files, split: str) -> InstanceData:
     return _with_panoptic_stuff(data, panoptic) if files.has(panoptic) else data
 
 
-def _lvis_json(files: Files, split: str) -> str | None:
+def lvis_json(files: Files, split: str) -> str | None:
+    """Name of the split's annotation file, None if there is none."""
     names = (f"{folder}lvis_v1_{split}.json" for folder in ("", "annotations/"))
     return next((name for name in names if files.has(name)), None)
 
 
 def recognizes_lvis(files: Files, split: str) -> bool:
     """LVIS v1 as downloaded, beside COCO's images."""
-    return _lvis_json(files, split) is not None
+    return lvis_json(files, split) is not None
 
 
 def open_lvis(name: str, files: Files, split: str) -> InstanceData:
     """LVIS v1 as downloaded. Its images are in COCO's train2017/ and val2017/."""
-    json_name = _lvis_json(files, split)
+    json_name = lvis_json(files, split)
     assert json_name is not None
     return open_coco(name, files, files, json_name)
 
