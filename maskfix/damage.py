@@ -8,6 +8,7 @@ detectors do: coarse polygons, low resolution, shifts, a wrong size.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfix.errors import InstanceError
+from maskfix.masks import Mask
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
@@ -68,6 +70,19 @@ def damage(
         if low <= _iou(mask, found) <= high:
             return found
     raise InstanceError(f"no damage brings this mask to an IoU of {low:.2f} to {high:.2f}")
+
+
+def damage_mask(
+    mask: Mask,
+    name: str,
+    seed: int,
+    low: float = 0.75,
+    high: float = 0.85,
+    mixture: Mapping[str, float] = DAVIS585,
+) -> Mask:
+    """Damage an instance; its name and the seed decide how. See `damage`."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return Mask.from_array(damage(mask.to_array(), rng, low, high, mixture))
 
 
 def signed_distance(mask: BoolArray) -> FloatArray:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from maskfix.damage import DAVIS585, damage
+from maskfix.damage import damage_mask
 from maskfix.errors import InputError, InstanceError
 from maskfix.evaluate import Case, evaluate_cases, summarise
 from maskfix.masks import Mask
@@ -48,9 +47,8 @@ def make_cases(settings: ValidationConfig, data: InstanceData) -> list[Case]:
         name = f"{data.records[index].file}#{number}"
         initial = None
         if settings.damaged:
-            rng = np.random.default_rng([SEED, zlib.crc32(name.encode())])
             try:
-                initial = Mask.from_array(damage(mask.to_array(), rng, mixture=DAVIS585))
+                initial = damage_mask(mask, name, SEED)
             except InstanceError:
                 continue
         cases.append(Case(name, loaders[index], mask, ignore, initial))
