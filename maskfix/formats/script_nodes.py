@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import yaml
@@ -19,7 +19,7 @@ _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0
 _Option = TypeVar("_Option", bound=str)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Value:
     """One value of a document.
 
@@ -51,7 +51,7 @@ class Value:
 
     def within(self, *context: str) -> Value:
         """The same value as a part of something."""
-        return replace(self, context=self.context + context)
+        return Value(self.node, self.file, self.context + context, self._visited)
 
     def mapping(self, known: Collection[str]) -> dict[str, Value]:
         """Keys with values; every key is one of those known, once."""
@@ -60,7 +60,7 @@ class Value:
         self._visit()
         members: dict[str, Value] = {}
         for key_node, value_node in self.node.value:
-            key = replace(self, node=key_node)
+            key = self._at(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise key.error(f"expected a key, found {key._found()}")
             name = str(key_node.value)
@@ -69,7 +69,7 @@ class Value:
                 raise key.error(f"unknown key {name!r:.40}; the nearest known one is {near}")
             if name in members:
                 raise key.error(f"{name} is there twice")
-            members[name] = replace(self, node=value_node)
+            members[name] = self._at(value_node)
         return members
 
     def items(self) -> list[Value]:
@@ -79,7 +79,7 @@ class Value:
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.error(f"expected a list, found {self._found()}")
         self._visit()
-        return [replace(self, node=node) for node in self.node.value]
+        return [self._at(node) for node in self.node.value]
 
     def number(self) -> float:
         """A finite number."""
@@ -128,6 +128,9 @@ class Value:
     def is_mapping(self) -> bool:
         """Whether it has keys."""
         return isinstance(self.node, yaml.MappingNode)
+
+    def _at(self, node: yaml.Node) -> Value:
+        return Value(node, self.file, self.context, self._visited)
 
     def _is_plain(self) -> bool:
         return isinstance(self.node, yaml.ScalarNode) and self.node.style not in (
