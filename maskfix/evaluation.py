@@ -6,6 +6,7 @@ Legend of an *entry*: one model with one method on one set, a row of the table.
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from maskfix.predictor import PaperProtocol, Predictor
 from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal
 from maskfix.report.evaluation import write_report
+from maskfix.report.plots import safe_name
 from maskfix.report.strips import write_strip
 from maskfix.types import Click
 from maskfix.version import __version__
@@ -253,6 +255,8 @@ class Evaluation:
             results.append({"set": name, "model": model, "method": method, **summary})
             rows += [pack(entry.key, position, trace) for position, trace in enumerate(traces)]
         content = {**self._header(), **self._about(), "results": results}
+        for folder in ("strips", "plots"):  # of a run that was replaced
+            shutil.rmtree(config.out / folder, ignore_errors=True)
         strips = list(self._strips(done))
         for note in write_report(config.out, content, rows, strips):
             say(f"note: {note}")
@@ -275,7 +279,7 @@ class Evaluation:
             cases = [entry.benchmark.cases[i] for i in worst]
             predictor = METHODS[entry.method](entry.model, self.config, entry.benchmark)
             again = dict(run_cases(predictor, cases, self.config.rules, 8, keep_masks=True))
-            folder = self.config.out / "strips" / "_".join(entry.key)
+            folder = self.config.out / "strips" / safe_name("_".join(entry.key))
             for rank, case in enumerate(cases):
                 trace = again[rank]
                 path = folder / f"{rank + 1:02}.png"

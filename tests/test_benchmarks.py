@@ -246,6 +246,37 @@ def test_a_pickle_that_would_run_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "annotations.json in .* is not JSON"),
+        ("[]", 'no list "images" of objects'),
+        ('{"images": [], "annotations": [1]}', 'no list "annotations" of objects'),
+        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": []}', "'height'"),
+        ('{"images": [], "annotations": []}', "holds no instance to evaluate"),
+    ],
+)
+def test_files_that_are_not_coco(tmp_path: Path, content: str, message: str) -> None:
+    coco(tmp_path)
+    (tmp_path / "annotations.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_benchmark("mine", tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    for name, build, file in (
+        ("SBD", sbd, "inst/s1.mat"),
+        ("GrabCut", grabcut, "boundary_GT/b.png"),
+        ("DAVIS585", davis585, "goat/1_00001.png"),
+    ):
+        root = tmp_path / name
+        root.mkdir()
+        build(root)
+        (root / file).write_bytes((root / file).read_bytes()[:40])
+        with pytest.raises(InputError, match=file):
+            read_benchmark(name, root)
+
+
 def test_starting_masks_by_id(tmp_path: Path) -> None:
     root, damaged = tmp_path / "set", tmp_path / "damaged"
     root.mkdir(), damaged.mkdir()

@@ -208,7 +208,7 @@ SET = "--dataset=s={data}/set"
         ([SET, SET], "s is given twice"),
         (["--dataset", "s={data}/none"], "expected a folder or a tar"),
         ([SET, "--masks", "{data}/start.json"], "belongs to no set; give NAME=FILE"),
-        ([SET, "--masks", "s={data}/none.json"], "found no file"),
+        ([SET, "--masks", "s={data}/none.json"], "masks to start from, found none"),
         ([SET, "--images", "{data}"], "--images and --reference go together"),
         ([SET, "--thresholds", "0.9,0.8"], "expected rising numbers"),
         ([SET, "--thresholds", "0.9;1"], "expected numbers with commas"),

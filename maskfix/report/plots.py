@@ -36,7 +36,7 @@ def write_plots(
     written = []
     for name in (entry["name"] for entry in content["sets"]):
         entries = [r for r in content["results"] if r["set"] == name]
-        safe = re.sub(r"[^\w.-]+", "_", name)
+        safe = safe_name(name)
         figure = Figure(SIZE, DPI, layout="constrained")
         axes = figure.add_subplot()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -57,6 +57,11 @@ def write_plots(
         axes.set(xlabel=f"clicks to {100 * threshold:g} % IoU", ylabel="instances", title=name)
         written.append((f"{name}: clicks needed", _save(figure, folder / f"{safe}-noc.png")))
     return written, ""
+
+
+def safe_name(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _counts(
