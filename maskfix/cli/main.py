@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from maskfix.cli.data import app as data_app
 from maskfix.cli.eval import compare_command, evaluate_command
 from maskfix.cli.refine import refine_command
 from maskfix.cli.show import show_command
@@ -31,6 +32,7 @@ app.command("show")(show_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)
+app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
 
 
