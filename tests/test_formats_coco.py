@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools.coco import COCO
 
 from maskfix.errors import InputError, InstanceError, MaskfixError
@@ -235,12 +236,23 @@ def test_results_name_images_by_the_number_in_their_stem(folder: Path) -> None:
     assert source.format == "coco-results" and len(source) == 3
     item = source[source.find_image("c_12.jpg")]
     assert [a.id for a in item.annotations] == [0, 2] and item.annotations[0].score == 0.25
-    assert item.annotations[0].mask == Mask.from_array(RING) and item.height is None
+    assert item.annotations[0].mask == Mask.from_array(RING)
+    assert (item.height, item.width) == (HEIGHT, WIDTH) and source[0].height is None
     assert source.find_annotation(2) == item.ordinal
     assert "1 annotations belong to no known image" in source.notes[0]
     assert source.category_id("3") == 3
     with pytest.raises(InputError, match="give a number"):
         source.category_id("cat")
+
+
+def test_polygons_without_a_size_take_that_of_the_image(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (HEIGHT, WIDTH)).save(folder / "images" / "c_12.jpg", exif=exif)
+    source = opened(folder, [result(12, segmentation=SQUARE)])
+    item = source[source.find_image("c_12.jpg")]
+    assert (item.height, item.width) == (HEIGHT, WIDTH)
+    assert item.annotations[0].mask == rectangle(2, 3, 7, 9)
 
 
 def test_results_with_a_list_of_images(folder: Path) -> None:

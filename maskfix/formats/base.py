@@ -55,8 +55,8 @@ class ImageItem:
         image_id: as the source has it; the ordinal where the format has none.
         file: the name the source gives it.
         path: the file, None if it was not found.
-        height: rows as annotated, None if unknown.
-        width: columns as annotated, None if unknown.
+        height: rows as annotated; of the image file where that is not said; None if unknown.
+        width: columns, likewise.
         annotations: in source order.
         problem: why the image cannot be used.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from maskfix.formats.coco_index import CocoIndex, ImageEntries, index_coco, name
 from maskfix.formats.coco_write import write_edits
 from maskfix.formats.image import find_image_file, image_size, list_images
 from maskfix.formats.lookup import NO_CODE, CodeIndex, code_of
-from maskfix.formats.segmentation import Size, decode
+from maskfix.formats.segmentation import Size, decode, stated_size
 
 ADVICE = "give the file that lists its images with --images-json"
 
@@ -57,16 +58,15 @@ class CocoSource(Source):
         if not 0 <= ordinal < len(self):
             raise IndexError(ordinal)
         item = self._images.read(ordinal)
-        size = (item.height, item.width)
-        known = (size[0], size[1]) if size[0] and size[1] else None
-        if known is None and item.path is not None:
-            known = image_size(item.path)
-        keys = self._keys[self._first[ordinal] : self._first[ordinal + 1]]
-        annotations = (self._annotation(int(key), i, known) for i, key in enumerate(keys))
-        return ImageItem(
-            item.ordinal, item.image_id, item.file, item.path, item.height, item.width,
-            tuple(annotations), item.problem,
-        )  # fmt: skip
+        keys = [int(key) for key in self._keys[self._first[ordinal] : self._first[ordinal + 1]]]
+        entries = [self._index.load(self._index.annotations, key) for key in keys]
+        size = _annotated_size(item, entries)
+        annotations = tuple(
+            self._annotation(key, position, entry, size)
+            for position, (key, entry) in enumerate(zip(keys, entries, strict=True))
+        )
+        height, width = size or (None, None)
+        return replace(item, height=height, width=width, annotations=annotations)
 
     def file_of(self, ordinal: int) -> str:
         return self._images.name(ordinal)
@@ -94,8 +94,9 @@ class CocoSource(Source):
             category_id=self.category_id,
         )  # fmt: skip
 
-    def _annotation(self, key: int, position: int, size: Size | None) -> Annotation:
-        entry = self._index.load(self._index.annotations, key)
+    def _annotation(
+        self, key: int, position: int, entry: dict[str, Any], size: Size | None
+    ) -> Annotation:
         category = entry.get("category_id")
         mask, problem = None, None
         try:
@@ -240,6 +241,16 @@ def _notes(index: CocoIndex, images: CodeIndex, image_of: NDArray[np.int64]) -> 
     if index.images is not None and (index.ids.codes == NO_CODE).any():
         missing = int((index.ids.codes == NO_CODE).sum())
         yield f"{missing} annotations have no id; they are named by their position"
+
+
+def _annotated_size(item: ImageItem, entries: list[dict[str, Any]]) -> Size | None:
+    """Size of an image: as its entry says, else as run lengths say, else as its file is."""
+    if item.height and item.width:
+        return item.height, item.width
+    for entry in entries:
+        if (size := stated_size(entry.get("segmentation"))) is not None:
+            return size
+    return image_size(item.path) if item.path is not None else None
 
 
 def _category_name(categories: Any, category: object) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskfix.errors import InputError
@@ -85,24 +85,24 @@ def match_mask_files(
             part is not None and image is None for image, part in zip(whole, parts, strict=True)
         )
         per_instance = only_parts > sum(image is not None for image in whole)
-    found: list[list[tuple[str, str]]] = [[] for _ in images]
+    masks: list[list[MaskFile]] = [[] for _ in images]
     others = []
     for name, image, part in zip(names, whole, parts, strict=True):
         if per_instance and part is not None:
-            found[part[0]].append((name, part[1]))
-        elif not per_instance and image is not None and not found[image]:
-            found[image].append((name, ""))
+            masks[part[0]].append(MaskFile(0, name, part[1]))
+        elif not per_instance and image is not None and not masks[image]:
+            masks[image].append(MaskFile(0, name))
         else:
             others.append(name)
-    if not any(found):
+    if not any(masks):
         raise InputError(
             f"{masks_dir}: none of its {len(names)} PNG files is named after one of the "
             f"{len(images)} images in {images_dir} (IMAGE.png, IMAGE_INSTANCE.png or "
             "IMAGE/INSTANCE.png)"
         )
     keys = itertools.count()
-    masks = [[MaskFile(next(keys), name, part) for name, part in files] for files in found]
-    return MaskFiles(images, masks, per_instance, others)
+    numbered = [[replace(file, key=next(keys)) for file in files] for files in masks]
+    return MaskFiles(images, numbered, per_instance, others)
 
 
 class _Stems:

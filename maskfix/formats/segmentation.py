@@ -46,7 +46,11 @@ def decode(value: object, size: Size | None) -> Mask:
         return mask_from_polygons(value, *size)
     if not isinstance(value, dict):
         raise InstanceError(f"segmentation must be polygons or run lengths, found {value!r:.40}")
-    height, width = _size_of(value)
+    stated = stated_size(value)
+    if stated is None:
+        found = value.get("size")
+        raise InstanceError(f'run lengths need "size": [height, width], found {found!r:.40}')
+    height, width = stated
     if size is not None and (height, width) != size:
         raise InstanceError(
             f"run lengths are of an image of {width}x{height}, the image is {size[1]}x{size[0]}"
@@ -87,9 +91,9 @@ def encode(mask: Mask, kind: Kind, old: object = None) -> tuple[Any, str | None]
     return {**(old if isinstance(old, dict) else {}), **runs}, note
 
 
-def _size_of(value: dict[str, Any]) -> Size:
-    match value.get("size"):
-        case [int(height), int(width)] if height >= 0 and width >= 0:
+def stated_size(value: object) -> Size | None:
+    """(height, width) of the image as run lengths state it; None of anything else."""
+    match value:
+        case {"size": [int(height), int(width)]} if height >= 0 and width >= 0:
             return height, width
-        case other:
-            raise InstanceError(f'run lengths need "size": [height, width], found {other!r:.40}')
+    return None
