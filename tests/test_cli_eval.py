@@ -23,11 +23,14 @@ from PIL import Image
 from test_predictor import scene
 from typer.testing import CliRunner
 
+from maskfix.benchmarks import PAPER_ZOOM, Benchmark
 from maskfix.cli.eval import compare_command, evaluate_command
 from maskfix.errors import InputError, MaskfixError, UsageError
+from maskfix.evaluation import METHODS, EvalConfig, SetConfig
 from maskfix.masks import Mask
-from maskfix.model.checkpoint import save_weights
+from maskfix.model.checkpoint import load_model, save_weights
 from maskfix.model.registry import build_network
+from maskfix.predictor import PaperProtocol
 from maskfix.rle import counts_from_mask, text_from_counts
 
 app = typer.Typer()
@@ -161,6 +164,19 @@ def test_numbers_do_not_depend_on_batches_and_workers(data: Path, tmp_path: Path
         ))  # fmt: skip
         written.append((without_timings(out / "noc.json"), (out / "instances.csv").read_text()))
     assert written[0] == written[1]
+
+
+def test_protocol_of_the_published_numbers(data: Path, tmp_path: Path) -> None:
+    """``--protocol paper`` zooms to 600 on DAVIS, to 400 elsewhere."""
+    for name, expected in (("DAVIS", 600), ("mine", 400)):
+        config = EvalConfig(
+            sets=(SetConfig(name, data),), out=tmp_path / "out", protocol="paper", device="cpu"
+        )
+        model = load_model(data / "net.safetensors")
+        zoom = PAPER_ZOOM.get(name.lower(), 400)
+        predictor = METHODS["ritm"](model, config, Benchmark(name, (), paper_zoom=zoom))
+        assert isinstance(predictor.protocol, PaperProtocol)
+        assert predictor.protocol.zoom_target == expected and predictor.flip
 
 
 def test_killed_and_resumed(data: Path, tmp_path: Path) -> None:

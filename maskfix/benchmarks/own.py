@@ -115,4 +115,4 @@ def _pair(
         given = starts[starts.find_image(item.file)]
     except InputError:
         return (), {}
-    return given.annotations, match_references(given, source)[0]
+    return given.annotations, match_references(given, starts, source)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,11 @@ def make_page(
     if plots:
         images = (_image(path, title) for title, path in plots)
         parts += ["<h2>Curves</h2><div class=plots>", *images, "</div>"]
-    previous = None
-    for key, path in strips:
-        if key != previous:
-            name = " / ".join(part for part in key if part != "ritm")
-            parts.append(f"</div><h2>{escape(name)}: the hardest</h2><div class=strips>")
-            previous = key
-        parts.append(_image(path, path.stem))
-    return "\n".join([*parts, "</div></html>\n"])
+    for key, group in groupby(strips, key=lambda pair: pair[0]):
+        name = " / ".join(part for part in key if part != "ritm")
+        images = (_image(path, f"{name} {path.stem}") for _, path in group)
+        parts += [f"<h2>{escape(name)}: the hardest</h2><div class=strips>", *images, "</div>"]
+    return "\n".join([*parts, "</html>\n"])
 
 
 def _table(table: list[list[str]]) -> str:
