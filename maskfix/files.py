@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from maskfix.errors import UsageError
+
+
+def keep_apart(out: Path, inputs: Iterable[Path | None]) -> None:
+    """Refuse an output folder in which an input could be overwritten, or taken for an output.
+
+    Raises:
+        UsageError: ``out`` is an input, lies inside one, or holds one.
+    """
+    out = out.resolve()
+    for given in inputs:
+        if given is None:
+            continue
+        path = given.resolve()
+        if out.is_relative_to(path) or path.is_relative_to(out):
+            raise UsageError(
+                f"--out: {out} and the input {given} overlap; give a folder of its own"
+            )
 
 
 @contextmanager

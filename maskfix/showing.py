@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 
 from maskfix.errors import InputError, InstanceError, UsageError
-from maskfix.files import atomic_write
+from maskfix.files import atomic_write, keep_apart
 from maskfix.formats import ImageItem, Source, open_source
 from maskfix.formats.click_script import ImageScript, read_click_script
 from maskfix.formats.image import read_image
@@ -39,13 +39,14 @@ def show(
         the number of pictures, and what went wrong with the others, a line each.
 
     Raises:
-        UsageError: no instance has one of the ids.
+        UsageError: ``out`` overlaps an input, or no instance has one of the ids.
     """
     source = open_source(masks, images, None, masks_format)
     earlier = open_source(before, images) if before else None
     scripts = {}
     for script in read_click_script(clicks).images if clicks else ():
         scripts[source.find_image(script.file)] = script
+    keep_apart(out, [images, masks, before, clicks])
     out.mkdir(parents=True, exist_ok=True)
     written, problems = 0, []
     for ordinal in range(len(source)):

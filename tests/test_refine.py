@@ -293,6 +293,65 @@ def test_faults_are_rows_and_the_rest_is_done(run: Run, tmp_path: Path) -> None:
     assert run("refine", *arguments, "--out", tmp_path / "fast", "--fail-fast") == 1
 
 
+def test_unknown_categories_fail_before_any_work(run: Run, tmp_path: Path) -> None:
+    content = make_set(tmp_path)
+    top = {**content["tops"][0], "kind": "positive"}
+    clicks = write_clicks(
+        tmp_path / "clicks.json",
+        {"file": "1.png", "new": "unicorn", "clicks": [top]},
+        {"file": "1.png", "id": 10, "action": {"category": "unicorn"}},
+        {"file": "2.png", "id": 20, "action": {"category": "ball"}},
+    )
+    out = tmp_path / "out"
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "preds.json"]
+    assert run("refine", *arguments, "--clicks", clicks, "--out", out) == 1
+    assert [row["status"] for row in rows_of(out)] == ["failed", "failed", "ok"]
+    assert all("unicorn" in row["reason"] for row in rows_of(out)[:2])
+    assert annotations_of(out)[20]["category_id"] == 2
+
+
+def test_results_without_ids_are_matched_by_iou(run: Run, tmp_path: Path) -> None:
+    content = make_set(tmp_path)
+    predictions = json.loads((tmp_path / "preds.json").read_text())["annotations"]
+    results = [
+        {key: a[key] for key in ("image_id", "category_id", "segmentation")} | {"score": 0.5}
+        for a in reversed(predictions)
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    reference = json.loads((tmp_path / "reference.json").read_text())
+    for number, annotation in enumerate(reference["annotations"]):
+        annotation["id"] = number  # the positions of other objects in the results
+    (tmp_path / "reference.json").write_text(json.dumps(reference))
+    out = tmp_path / "out"
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "results.json"]
+    assert run("refine", *arguments, "--reference", tmp_path / "reference.json", "--out", out) == 0
+    assert all(row["iou_before"] > 0.5 for row in rows_of(out)) and len(content["images"]) == 3
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["references_matched_by"] == {"IoU": 3}
+
+
+def test_names_that_are_no_text_do_not_stop_a_run(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path, 2)
+    data = json.loads((tmp_path / "preds.json").read_text())
+    data["categories"][0]["name"] = "\ud800"
+    (tmp_path / "preds.json").write_text(json.dumps(data))
+    out = tmp_path / "out"
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "preds.json"]
+    assert run("refine", *arguments, "--all", "--out", out) == 0
+    assert [row["category"] for row in rows_of(out)] == ["?", "?"]
+
+
+@pytest.mark.parametrize("out", ["images", "images/new", ".", "preds.json"])
+def test_outputs_stay_apart_from_inputs(run: Run, tmp_path: Path, out: str) -> None:
+    make_set(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.*") if p.is_file()}
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "preds.json"]
+    arguments += ["--out", tmp_path / out]
+    assert run("refine", *arguments, "--all", "--overwrite") == 2
+    assert run("show", *arguments) == 2
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.*") if p.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -61,7 +61,7 @@ class Journal:
                 yield content
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
         self._file.write(text.encode())
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from maskfix.errors import InstanceError
+from maskfix.errors import InputError, InstanceError
 from maskfix.formats.base import Annotation, ImageItem
 from maskfix.formats.click_script import (
     ById,
@@ -39,7 +40,12 @@ class Task:
 
 
 def plan_image(
-    item: ImageItem, script: ImageScript | None, height: int, width: int, everything: bool
+    item: ImageItem,
+    script: ImageScript | None,
+    height: int,
+    width: int,
+    everything: bool,
+    check_category: Callable[[str], object],
 ) -> list[Task]:
     """The tasks of one image, in script order, then those the script does not name.
 
@@ -48,9 +54,10 @@ def plan_image(
         script: what a person wants, if anything.
         height, width: size of the image as annotated, or as decoded where that is unknown.
         everything: make tasks for the instances that the script does not name, too.
+        check_category: raises InputError for a name that cannot be written.
     """
     wishes = script.to_pixels(width, height).instances if script else ()
-    tasks = [_plan_instance(item, wish, height, width) for wish in wishes]
+    tasks = [_plan_instance(item, wish, height, width, check_category) for wish in wishes]
     if everything:
         named = {t.annotation.key for t in tasks if t.annotation}
         named |= {t.absorbed.key for t in tasks if t.absorbed}
@@ -62,25 +69,51 @@ def plan_image(
     return _refuse_repetition(tasks)
 
 
-def _plan_instance(item: ImageItem, wish: InstanceScript, height: int, width: int) -> Task:
+def _plan_instance(
+    item: ImageItem,
+    wish: InstanceScript,
+    height: int,
+    width: int,
+    check_category: Callable[[str], object],
+) -> Task:
+    found: Annotation | None = None
     try:
+        if isinstance(wish.selector, New):
+            task = Task(None, wish, None)
+        elif isinstance(wish.selector, Merge):
+            found, second = (_find(item, ById(i)) for i in wish.selector.ids)
+            task = Task(found, wish, _merged(found, second), second)
+        else:
+            found = _find(item, wish.selector)
+            problem = None if wish.action == "delete" else found.problem
+            task = Task(found, wish, found.mask, problem=problem)
         outside = wish.outside(width, height)
         if outside:
             raise InstanceError(outside)
-        selector = wish.selector
-        if isinstance(selector, New):
-            if not any(click.positive for click in wish.clicks):
-                raise InstanceError("a new instance needs at least one positive click")
-            return Task(None, wish, None)
-        if isinstance(selector, Merge):
-            first, second = (_find(item, ById(i)) for i in selector.ids)
-            if first.mask is None or second.mask is None:
-                raise InstanceError(str(first.problem or second.problem))
-            return Task(first, wish, union(first.mask, second.mask), second)
-        found = _find(item, selector)
-        return Task(found, wish, found.mask, problem=found.problem)
-    except InstanceError as error:
-        return Task(None, wish, None, problem=f"{wish.where}: {error}")
+        if found is None and not any(click.positive for click in wish.clicks):
+            raise InstanceError("a new instance needs at least one positive click")
+        for category in _categories_written(wish, found):
+            check_category(category)
+    except (InputError, InstanceError) as error:
+        return Task(found, wish, None, problem=f"{wish.where}: {error}")
+    return task
+
+
+def _merged(first: Annotation, second: Annotation) -> Mask:
+    if first.mask is None or second.mask is None:
+        raise InstanceError(str(first.problem or second.problem))
+    sizes = [(mask.height, mask.width) for mask in (first.mask, second.mask)]
+    if sizes[0] != sizes[1]:
+        raise InstanceError("their masks are of images of different sizes")
+    return union(first.mask, second.mask)
+
+
+def _categories_written(wish: InstanceScript, found: Annotation | None) -> list[str]:
+    """Names that annotations will be written with."""
+    if isinstance(wish.selector, New):
+        return [wish.selector.category]
+    names = [wish.category] if wish.category else []
+    return [*names, found.category] if wish.split and found else names
 
 
 def _find(item: ImageItem, selector: Selector) -> Annotation:

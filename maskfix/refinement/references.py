@@ -8,15 +8,20 @@ from maskfix.errors import InputError
 from maskfix.formats import Annotation, ImageItem, Source
 from maskfix.masks import Mask, iou
 
+WITHOUT_IDS = frozenset({"coco-results", "png-binary"})
+"""Formats whose ids are mere positions."""
+
 LEAST_IOU = 0.1
 """Masks that overlap less are not of the same object."""
 
 
-def match_references(item: ImageItem, references: Source) -> tuple[Mapping[int, Mask], str]:
+def match_references(
+    item: ImageItem, source: Source, references: Source
+) -> tuple[Mapping[int, Mask], str]:
     """Reference masks by instance key.
 
-    By id where the reference has all ids of the image's instances; else by IoU, the best pairs
-    first, each mask used once.
+    By id where both sides have ids and the reference has all of the image's; else by IoU, the best
+    pairs first, each mask used once.
 
     Returns:
         the matches, and ``"id"`` or ``"IoU"``, or ``""`` where the image has no reference.
@@ -26,7 +31,8 @@ def match_references(item: ImageItem, references: Source) -> tuple[Mapping[int, 
     except InputError:
         return {}, ""
     known = {a.id: a.mask for a in there if a.mask is not None}
-    if item.annotations and all(a.id in known for a in item.annotations):
+    has_ids = not {source.format, references.format} & WITHOUT_IDS
+    if has_ids and item.annotations and all(a.id in known for a in item.annotations):
         return {a.key: known[a.id] for a in item.annotations}, "id"
     return _match_by_iou(item.annotations, there), "IoU"
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from maskfix.config import RefineConfig
 from maskfix.errors import InputError, InstanceError, UsageError
+from maskfix.files import keep_apart
 from maskfix.formats import ImageItem, Source, open_source
 from maskfix.formats.click_script import ImageScript, read_click_script
 from maskfix.formats.image import read_image
@@ -136,15 +137,14 @@ class Refinement:
             tqdm(unit=" instances", disable=None, smoothing=0.05) as bar,
         ):
             for chunk in todo:
-                outcomes: list[tuple[int, Outcome]] = []
+                lines: list[tuple[int, dict[str, Any]]] = []
                 for order, outcome in self._refine_chunk(predictor, chunk, pool):
                     bar.update()
                     if outcome.row.status == "failed" and self.config.fail_fast:
                         raise InstanceError(f"{outcome.row.image}: {outcome.row.reason}")
-                    outcomes.append((order, outcome))
-                outcomes.sort(key=lambda pair: pair[0])
-                lines = [pack(outcome) for _, outcome in outcomes]
-                journal.append(lines)
+                    lines.append((order, pack(outcome)))  # masks as bits would fill the memory
+                lines.sort(key=lambda pair: pair[0])
+                journal.append([line for _, line in lines])
 
     def _refine_chunk(
         self, predictor: Predictor, chunk: list[int], pool: ThreadPoolExecutor
@@ -238,7 +238,7 @@ class Refinement:
         tasks = self._tasks(item, image.shape[:2])
         references, matched_by = {}, ""
         if self.references is not None:
-            found, matched_by = match_references(item, self.references)
+            found, matched_by = match_references(item, self.source, self.references)
             shape = image.shape[:2]
             references = {k: m for k, m in found.items() if (m.height, m.width) == shape}
         return Loaded(item, image, tasks, references, matched_by)
@@ -246,7 +246,8 @@ class Refinement:
     def _tasks(self, item: ImageItem, shape: tuple[int, ...] | None) -> list[Task]:
         height, width = shape or (item.height or 1 << 30, item.width or 1 << 30)
         everything = self.config.everything or self.references is not None
-        return plan_image(item, self.scripts.get(item.ordinal), height, width, everything)
+        script = self.scripts.get(item.ordinal)
+        return plan_image(item, script, height, width, everything, self.source.category_id)
 
     def _read_script(self) -> tuple[dict[int, ImageScript], list[Outcome]]:
         """The script by image ordinal, and rows for the images it names that do not exist."""
@@ -284,9 +285,8 @@ class Refinement:
                 raise UsageError(
                     f"--out: {out} exists; give another, or --overwrite, or --resume to go on"
                 )
-        inputs = [self.config.images, self.config.masks.parent]
-        if out.resolve() in [path.resolve() for path in inputs]:
-            raise UsageError(f"--out: {out} holds the inputs; give a folder of its own")
+        config = self.config
+        keep_apart(out, [config.images, config.masks, config.clicks, config.reference])
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -133,11 +133,16 @@ class Summary:
 
 
 def make_row(row: Row) -> dict[str, Any]:
-    """A row as it is written: numbers rounded."""
-    return {
-        name: round(value, 6) if isinstance(value, float) else value
-        for name, value in asdict(row).items()
-    }
+    """A row as it is written: numbers rounded, text that UTF-8 can hold."""
+    return {name: _plain(value) for name, value in asdict(row).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, str):  # names from hostile files may hold half a surrogate pair
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value
 
 
 def write_rows(rows: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
