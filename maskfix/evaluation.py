@@ -21,6 +21,7 @@ from tqdm import tqdm
 from maskfix.benchmarks import Benchmark, read_annotated, read_benchmark
 from maskfix.errors import UsageError
 from maskfix.evaluate import THRESHOLDS, Rules, Trace, run_cases, summarise
+from maskfix.files import keep_apart
 from maskfix.model.checkpoint import Model, load_model
 from maskfix.model.device import choose_device
 from maskfix.predictor import PaperProtocol, Predictor
@@ -340,6 +341,8 @@ class Evaluation:
 
     def _prepare_out(self) -> Path:
         out = self.config.out
+        for entry in self.config.sets:
+            keep_apart(out, [entry.path, entry.images, entry.initial])
         if out.exists() and not (self.config.overwrite or self.config.resume):
             if not out.is_dir() or any(out.iterdir()):
                 raise UsageError(

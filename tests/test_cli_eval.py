@@ -231,7 +231,8 @@ SET = "--dataset=s={data}/set"
         ([SET, "--method", "magic"], "there is no magic; there are: ritm"),
         ([SET, "--max-clicks", "0"], "--max-clicks: expected at least 1, found 0"),
         ([SET, "--min-area", "100000"], "no instance of s has 100000 pixels"),
-        ([SET, "--out", "{data}"], "exists; give another, or --overwrite"),
+        ([SET, "--out", "{data}"], "overlap; give a folder of its own"),
+        ([SET, "--out", "{data}/net.safetensors"], "exists; give another, or --overwrite"),
     ],
 )
 def test_messages(data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
