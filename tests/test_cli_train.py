@@ -70,6 +70,15 @@ def test_finetune_starts_from_maskfix_weights(tiny: Path, tmp_path: Path) -> Non
         train(tiny, tmp_path / "c", "--init", weights, *network, "--dry-run")
 
 
+def test_finetuning_scores_the_weights_it_starts_from(tiny: Path, tmp_path: Path) -> None:
+    train(tiny, tmp_path / "a", "--max-minutes", 0)
+    weights = tmp_path / "a" / "last.safetensors"
+    validation = ("--set", "validation=[{name: tiny, limit: 2, min_area: 20}]")
+    train(tiny, tmp_path / "b", "--init", weights, *validation)
+    rows = (tmp_path / "b" / "validation.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["samples", "0.0", "16.0"]
+
+
 def test_init_lists_the_keys_of_a_foreign_file(tiny: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "resnet.pth"
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, foreign)

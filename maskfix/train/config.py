@@ -108,12 +108,18 @@ class StartConfig(Struct, frozen=True):
         detector: share of those damaged as detectors do, the rest as DAVIS-585.
         iou: range of the damaged mask's IoU with the reference.
         unclicked: share of the damaged ones whose first prediction is made without a click.
+        several: probability of each further click before that prediction, on another error; at
+            most three in all.
+        context: share of the damaged ones that get random clicks besides, which the mask may agree
+            with already.
     """
 
     damaged: float = 0.0
     detector: float = 0.5
     iou: tuple[float, float] = (0.6, 0.95)
     unclicked: float = 0.1
+    several: float = 0.0
+    context: float = 0.0
 
 
 class LossConfig(Struct, frozen=True):

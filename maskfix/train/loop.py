@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from maskfix.clicks import training_click
+from maskfix.clicks import MASK_THRESHOLD, training_click
 from maskfix.errors import InputError, MaskfixError, UsageError
 from maskfix.files import atomic_stream
 from maskfix.model.checkpoint import save_weights
@@ -34,13 +34,17 @@ from maskfix.train.distributed import Group
 from maskfix.train.logs import RunLog
 from maskfix.train.losses import AdaptiveIoU, cross_entropy, focal_loss, soft_iou_loss
 from maskfix.train.optimize import Average, make_optimizer, rate_factor
-from maskfix.train.samples import Batch, BatchSource
+from maskfix.train.samples import CONTEXT_CLICKS, Batch, BatchSource
+from maskfix.types import Click
 
 Validate = Callable[[ClickNetwork], dict[str, float]]
 """Scores a network: names to numbers, ``score`` the one to be small."""
 
 SAVE_SECONDS = 300.0
 _SHOWN_BROKEN = 20
+
+
+FIRST_CLICKS = 3  # at most, on a mask to start from
 
 
 class TrainingError(MaskfixError):
@@ -76,6 +80,10 @@ class Trainer:
         device: where to train.
         workers: processes that make batches; 0 makes them in this one.
         group: the processes that train together.
+
+    Attributes:
+        validates_first: score the network before the first lesson too, as fine-tuning wants it: the
+            best weights are then never worse than those it began with.
     """
 
     def __init__(
@@ -99,6 +107,7 @@ class Trainer:
         self.progress = Progress()
         self.meter = AdaptiveIoU()
         self.log: RunLog | None = None
+        self.validates_first = False
         self._norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def run(self, max_minutes: float = math.inf) -> None:
@@ -112,6 +121,8 @@ class Trainer:
         if self.group.leads:
             self.out.mkdir(parents=True, exist_ok=True)
             self.log = RunLog(self.out, place.samples)
+        if self.validates_first and not place.samples:
+            self._validate()
         began = last_validation = last_save = time.monotonic()
         already = place.seconds
         with stop_on_signal() as stop, self._bar() as bar:
@@ -190,7 +201,8 @@ class Trainer:
         target = batch.target.to(self.device).float()
         reference = batch.target.numpy()[:, 0] == 1
         mask, points = batch.mask.float(), batch.points.clone()
-        add_clicks(points, reference, mask, 0, generators, only=batch.awaits_click.numpy())
+        awaits = batch.awaits_click.numpy()
+        add_first_clicks(points, reference, mask, config.start.several, generators, awaits)
         value = math.nan
         for iteration in range(iterations + 1):
             joined = self._input(image, mask)
@@ -437,7 +449,6 @@ def add_clicks(
     mask: Tensor,
     iteration: int,
     generators: list[np.random.Generator],
-    only: NDArray[np.bool_] | None = None,
 ) -> None:
     """Give every sample one click on its worst error (paper, section 3.2), in place.
 
@@ -447,21 +458,58 @@ def add_clicks(
         points: (B, 2N, 3), changed in place.
         reference: (B, h, w) bool.
         mask: (B, 1, h, w) probabilities that the clicks correct.
-        iteration: 0 for a click before the first prediction, then 1, 2, ...
+        iteration: 1, 2, ...
         generators: one a sample.
-        only: (B,) bool, the samples that get one; all if None.
     """
-    slots = points.shape[1] // 2
-    index = max(iteration, 1)
     for b, probabilities in enumerate(mask[:, 0].numpy()):
-        if only is not None and not only[b]:
-            continue
         click = training_click(reference[b], probabilities, generators[b])
         if click is not None:
-            slot = (slots if click.positive else 2 * slots) - index
-            if iteration == 0:
-                slot = 0 if click.positive else slots
-            points[b, slot] = torch.tensor([click.y, click.x, index])
+            _write_click(points[b], click, iteration, iteration)
+
+
+def add_first_clicks(
+    points: Tensor,
+    reference: NDArray[np.bool_],
+    mask: Tensor,
+    several: float,
+    generators: list[np.random.Generator],
+    awaits: NDArray[np.bool_],
+) -> None:
+    """Give samples that start from a mask clicks on its errors, in place.
+
+    Args:
+        points, reference, mask, generators: see `add_clicks`.
+        several: probability of each further click, on another error; at most three in all.
+        awaits: (B,) bool, the samples that get any.
+    """
+    for b in np.flatnonzero(awaits):
+        probabilities, rng = mask[b, 0].numpy(), generators[b]
+        for number in range(FIRST_CLICKS):
+            click = training_click(reference[b], probabilities, rng)
+            if click is None:
+                break
+            # behind the context clicks, before the slots that `add_clicks` will use
+            _write_click(points[b], click, points.shape[1] // 2 - CONTEXT_CLICKS - number, 1)
+            if number + 1 == FIRST_CLICKS or rng.random() >= several:
+                break
+            probabilities = _without_error_at(reference[b], probabilities, click)
+
+
+def _write_click(points: Tensor, click: Click, slot_from_end: int, index: int) -> None:
+    """Put a click into a slot of a (2N, 3) tensor, counted from the end of its sign's half."""
+    slots = len(points) // 2
+    slot = (slots if click.positive else 2 * slots) - slot_from_end
+    points[slot] = torch.tensor([click.y, click.x, index])
+
+
+def _without_error_at(
+    reference: NDArray[np.bool_], probabilities: NDArray[np.float32], click: Click
+) -> NDArray[np.float32]:
+    """The probabilities with the error that a click lies in put right."""
+    wrong = reference != (probabilities > MASK_THRESHOLD)
+    _, labels = cv2.connectedComponents(wrong.view(np.uint8))
+    hit = labels == labels[int(click.y), int(click.x)]
+    return np.where(hit, reference.astype(np.float32), probabilities)
 
 
 def _quiet_worker(worker: int) -> None:

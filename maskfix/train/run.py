@@ -93,13 +93,17 @@ def make_network(config: TrainConfig, init: str | None) -> ClickNetwork:
         initialise_weights(network)
     if init is None:
         return network
-    if init in shipped_weights() or init.endswith(".safetensors"):
+    if _is_whole(init):
         with contextlib.suppress(_NotOurs):
             return _load_whole(config, init)
     if not Path(init).exists():
         raise CheckpointError(f"--init {init}: neither a file nor the name of shipped weights")
     load_trunk(network, Path(init))
     return network
+
+
+def _is_whole(init: str) -> bool:
+    return init in shipped_weights() or init.endswith(".safetensors")
 
 
 class _NotOurs(Exception):
@@ -134,7 +138,7 @@ def make_trainer(
     """A trainer for a recipe; see `Trainer` and the functions above."""
     data, validation = open_sets(config, paths)
     validate = make_validation(config.network.name, validation) if validation else None
-    return Trainer(
+    trainer = Trainer(
         config,
         make_network(config, init),
         BatchSource(config, data, group.rank, group.world),
@@ -144,3 +148,5 @@ def make_trainer(
         workers,
         group,
     )
+    trainer.validates_first = init is not None and _is_whole(init)
+    return trainer

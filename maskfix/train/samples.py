@@ -29,6 +29,7 @@ BoolArray = NDArray[np.bool_]
 _TRIES = 20  # crops without an object before one is taken as it is
 _MOST_BROKEN = 100
 IGNORE = -1
+CONTEXT_CLICKS = 3  # at most, of either sign, beside a damaged mask
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,13 @@ class BatchSource(torch.utils.data.Dataset[Batch]):
             except InstanceError:  # too small for that
                 pass
         points = np.full((2 * clicks.max_points, 3), -1, np.float32)
-        if mask is None:
-            made = random_clicks(crop.objects, crop.others, clicks.max_points, clicks.gamma, rng)
-            write_points(points, made)
-        else:
+        most = clicks.max_points
+        if mask is not None:
             awaits = rng.random() >= start.unclicked
+            most = CONTEXT_CLICKS if rng.random() < start.context else 0
+        if most:
+            made = random_clicks(crop.objects, crop.others, most, clicks.gamma, rng)
+            write_points(points, made)
         labels = target.astype(np.int8)
         labels[crop.ignore & ~target] = IGNORE
         given = np.zeros(size, np.uint8) if mask is None else mask.view(np.uint8)
