@@ -76,13 +76,13 @@ class RefineConfig:
             "--simulate": (self.simulate, 0, 1000),
             "--batch-size": (self.batch_size, 1, 4096),
             "--workers": (self.workers, 1, 256),
+            "--jitter": (self.jitter, 0, 1000),
+            "--seed": (self.seed, 0, 2**63 - 1),
         }
         for flag, (value, least, most) in checks.items():
             if not least <= value <= most:
                 raise UsageError(f"{flag}: expected {least} to {most}, found {value}")
         if not 0 < self.target_iou <= 1:
             raise UsageError(f"--target-iou: expected above 0, at most 1, found {self.target_iou}")
-        if self.jitter < 0:
-            raise UsageError(f"--jitter: expected pixels, 0 or more, found {self.jitter}")
         if not self.images.is_dir():
             raise UsageError(f"--images: {self.images} is not a folder; give the folder of images")

@@ -12,8 +12,13 @@ from typing import BinaryIO
 from maskfix.errors import UsageError
 
 
-def keep_apart(out: Path, inputs: Iterable[Path | None]) -> None:
+def keep_apart(out: Path, inputs: Iterable[Path | None], around: Path | None = None) -> None:
     """Refuse an output folder in which an input could be overwritten, or taken for an output.
+
+    Args:
+        out: the folder.
+        inputs: files and folders.
+        around: the one of them that ``out`` may lie inside of.
 
     Raises:
         UsageError: ``out`` is an input, lies inside one, or holds one.
@@ -23,7 +28,8 @@ def keep_apart(out: Path, inputs: Iterable[Path | None]) -> None:
         if given is None:
             continue
         path = given.resolve()
-        if out.is_relative_to(path) or path.is_relative_to(out):
+        is_inside = out.is_relative_to(path) and (out == path or given != around)
+        if is_inside or path.is_relative_to(out):
             raise UsageError(
                 f"--out: {out} and the input {given} overlap; give a folder of its own"
             )

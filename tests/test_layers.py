@@ -15,7 +15,8 @@ import maskfix
 PACKAGE = Path(maskfix.__file__).parent
 
 LAYERS = (
-    {"errors", "types", "files", "version", "runtime"},
+    {"errors"},
+    {"types", "files", "version", "runtime"},
     {"archive", "config", "masks", "metrics"},
     {"rle"},
     {"polygons"},

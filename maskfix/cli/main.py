@@ -75,6 +75,10 @@ def main() -> None:
         _fail(" ".join(message.split()) + hint, 2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:  # a file that is missing or may not be read, a full disk
+        if error.filename is None and error.errno is None:
+            raise
+        _fail(f"{error.filename or 'input or output'}: {error.strerror}", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -42,19 +42,19 @@ class PngSource(Source):
             raise IndexError(ordinal)
         read = self._read_labels if self.format == "png-labels" else self._read_files
         annotations: tuple[Annotation, ...] = ()
+        size: tuple[int, int] | None = None
         problem = None
         try:
-            annotations = read(ordinal)
+            annotations, size = read(ordinal)
         except InstanceError as error:
             problem = str(error)
-        mask = next((a.mask for a in annotations if a.mask), None)
         return ImageItem(
             ordinal=ordinal,
             image_id=ordinal,
             file=self.file_of(ordinal),
             path=self._images_dir / self.file_of(ordinal),
-            height=mask.height if mask else None,
-            width=mask.width if mask else None,
+            height=size[0] if size else None,
+            width=size[1] if size else None,
             annotations=annotations,
             problem=problem,
         )
@@ -89,8 +89,8 @@ class PngSource(Source):
         labels = self.format == "png-labels"
         return write_png_masks(self._masks_dir, self._files, edits, out_dir / "masks", labels)
 
-    def _read_files(self, ordinal: int) -> tuple[Annotation, ...]:
-        """One annotation a file."""
+    def _read_files(self, ordinal: int) -> tuple[tuple[Annotation, ...], tuple[int, int] | None]:
+        """One annotation a file; and the size of the first that can be read."""
         annotations: list[Annotation] = []
         first: Mask | None = None
         for index, file in enumerate(self._files.masks[ordinal]):
@@ -106,16 +106,20 @@ class PngSource(Source):
             except InstanceError as error:
                 mask, problem = None, str(error)
             annotations.append(Annotation(file.key, _id_of(file), index, "", None, mask, problem))
-        return tuple(annotations)
+        return tuple(annotations), (first.height, first.width) if first else None
 
-    def _read_labels(self, ordinal: int) -> tuple[Annotation, ...]:
-        """One annotation a label."""
+    def _read_labels(self, ordinal: int) -> tuple[tuple[Annotation, ...], tuple[int, int] | None]:
+        """One annotation a label; and the size of the map, which may have none."""
         files = self._files.masks[ordinal]
-        masks = label_masks(read_png(self._masks_dir / files[0].name)) if files else {}
-        return tuple(
+        if not files:
+            return (), None
+        file = read_png(self._masks_dir / files[0].name)
+        annotations = tuple(
             Annotation(ordinal * LABELS + label, label, index, "", None, mask)
-            for index, (label, mask) in enumerate(masks.items())
+            for index, (label, mask) in enumerate(label_masks(file).items())
         )
+        height, width = file.values.shape
+        return annotations, (height, width)
 
 
 def open_png(masks_dir: Path, images_dir: Path, masks_format: str | None = None) -> PngSource:

@@ -44,9 +44,14 @@ class Journal:
         if not end:
             self._write([dict(header)])
 
-    def append(self, lines: list[dict[str, Any]]) -> None:
-        """Add a finished chunk: its instances' lines, then the line that closes it."""
-        self._write([*lines, {"closed": self.chunks_done}])
+    def append(self, lines: list[dict[str, Any]], about: Mapping[str, Any] | None = None) -> None:
+        """Add a finished chunk: its instances' lines, then the line that closes it.
+
+        Args:
+            lines: each with a key ``row``.
+            about: of the chunk as a whole, for its closing line.
+        """
+        self._write([*lines, {"closed": self.chunks_done, **(about or {})}])
         self.chunks_done += 1
 
     def close(self) -> None:
@@ -55,9 +60,16 @@ class Journal:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The instances' lines of all closed chunks, in order."""
+        return self._lines_with("row")
+
+    def closings(self) -> Iterator[dict[str, Any]]:
+        """The lines that close the chunks, in order."""
+        return self._lines_with("closed")
+
+    def _lines_with(self, key: str) -> Iterator[dict[str, Any]]:
         for line in _complete_lines(self.path):
             content = json.loads(line)
-            if "row" in content:
+            if key in content:
                 yield content
 
     def _write(self, lines: list[dict[str, Any]]) -> None:

@@ -9,8 +9,9 @@ depend on the inputs alone; see `maskfix.refinement.journal`.
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Refinement:
             self.references = open_source(config.reference, config.images, config.images_json)
         self.scripts, self.lost = self._read_script()
         self.images = self._choose_images()
-        self.matched_by: dict[str, int] = {}
+        self.matched_by: Counter[str] = Counter()  # images of the present chunk
 
     @property
     def chunks(self) -> list[list[int]]:
@@ -92,14 +93,17 @@ class Refinement:
 
     def plan(self) -> dict[str, Any]:
         """What a run would do, for ``--dry-run``: everything is read but the pixels."""
-        tasks = [task for i in self.images for task in self._tasks(self.source[i], None)]
+        items = [self.source[i] for i in self.images]
+        tasks = [task for item in items for task in self._tasks(item, None)]
+        problems = [item.problem for item in items] + [task.problem for task in tasks]
+        problems += [outcome.row.reason for outcome in self.lost]
         return {
             "format": self.source.format,
             "images": len(self.source),
             "images_to_do": len(self.images),
             "instances_to_do": len(tasks),
             "clicks": sum(len(task.script.clicks) for task in tasks),
-            "problems": [t.problem for t in tasks if t.problem] + [o.row.reason for o in self.lost],
+            "problems": [problem for problem in problems if problem],
             "notes": list(self.source.notes),
         }
 
@@ -137,6 +141,7 @@ class Refinement:
             tqdm(unit=" instances", disable=None, smoothing=0.05) as bar,
         ):
             for chunk in todo:
+                self.matched_by.clear()
                 lines: list[tuple[int, dict[str, Any]]] = []
                 for order, outcome in self._refine_chunk(predictor, chunk, pool):
                     bar.update()
@@ -144,7 +149,7 @@ class Refinement:
                         raise InstanceError(f"{outcome.row.image}: {outcome.row.reason}")
                     lines.append((order, pack(outcome)))  # masks as bits would fill the memory
                 lines.sort(key=lambda pair: pair[0])
-                journal.append([line for _, line in lines])
+                journal.append([line for _, line in lines], {"matched_by": dict(self.matched_by)})
 
     def _refine_chunk(
         self, predictor: Predictor, chunk: list[int], pool: ThreadPoolExecutor
@@ -220,7 +225,7 @@ class Refinement:
 
     def _note_match(self, loaded: Loaded) -> Loaded:
         if loaded.matched_by:
-            self.matched_by[loaded.matched_by] = self.matched_by.get(loaded.matched_by, 0) + 1
+            self.matched_by[loaded.matched_by] += 1
         return loaded
 
     def _load(self, ordinal: int) -> Loaded:
@@ -286,11 +291,15 @@ class Refinement:
                     f"--out: {out} exists; give another, or --overwrite, or --resume to go on"
                 )
         config = self.config
-        keep_apart(out, [config.images, config.masks, config.clicks, config.reference])
+        inputs = [config.images, config.masks, config.clicks, config.reference, config.images_json]
+        # PNG masks would be images of the next run; JSON files are not.
+        keep_apart(out, inputs, around=None if config.masks.is_dir() else config.images)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out: {out} cannot be made: {error.strerror}") from error
+        if config.overwrite and (out / JOURNAL).exists():
+            _remove_run(out)
         return out
 
     def _header(self, model: Model) -> dict[str, Any]:
@@ -302,13 +311,15 @@ class Refinement:
                 "masks": config.masks,
                 "clicks": config.clicks,
                 "reference": config.reference,
+                "images_json": config.images_json,
             }.items()
         }
         return {
             "maskfix": __version__,
             "model": model.checksum,
             **inputs,
-            "images": len(self.source),
+            "images": [str(config.images.resolve()), len(self.source)],
+            "format": self.source.format,
             "chunk": CHUNK_IMAGES,
             "simulate": config.simulate,
             "target_iou": config.target_iou,
@@ -343,10 +354,18 @@ class Refinement:
 
         for _ in write_rows(rows(), out):
             pass
+        matched_by: Counter[str] = Counter()
+        for closing in journal.closings():
+            matched_by.update(closing["matched_by"])
         content = {
             **summary.finish(),
-            "references_matched_by": self.matched_by,
-            "model": {"name": model.name, "file": str(model.path), "sha256": model.checksum},
+            "references_matched_by": matched_by,
+            "model": {
+                "name": model.name,
+                "file": str(model.path),
+                "sha256": model.checksum,
+                "trained": model.trained,
+            },
             "versions": {
                 "maskfix": __version__,
                 "torch": torch.__version__,
@@ -379,6 +398,15 @@ def _free_folder(masks: Path) -> Path:
         number += 1
         out = base.with_name(f"{base.name}-{number}")
     return out
+
+
+def _remove_run(out: Path) -> None:
+    """Remove what a run has written, so that nothing of it is taken for the next one's."""
+    for pattern in ("annotations.json", "report.*", "summary.json", ".*.part"):
+        for path in out.glob(pattern):
+            path.unlink()
+    shutil.rmtree(out / "masks", ignore_errors=True)
+    (out / JOURNAL).unlink()
 
 
 def _stamp(path: Path | None) -> list[Any] | None:

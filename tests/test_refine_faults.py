@@ -1,0 +1,190 @@
+"""`maskfix refine` on inputs and in folders that are not as they should be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from test_refine import (
+    HEIGHT,
+    WIDTH,
+    Run,
+    annotations_of,
+    disk,
+    make_set,
+    rows_of,
+    run,
+    without_times,
+    write_clicks,
+)
+
+__all__ = ["run"]  # a fixture
+
+
+def arguments_of(folder: Path, *more: object, out: str = "out") -> list[object]:
+    masks = folder / "preds.json"
+    return ["refine", "--images", folder / "images", "--masks", masks, "--out", folder / out, *more]
+
+
+def change_annotations(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def top_of(content: dict[str, Any], number: int) -> dict[str, Any]:
+    return {**content["tops"][number - 1], "kind": "positive"}
+
+
+def test_merge_of_masks_of_different_sizes_is_a_row(run: Run, tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for image in content["images"]:
+            del image["height"], image["width"]
+        first = content["annotations"][0]
+        runs = {"size": [5, 5], "counts": [5, 20]}
+        content["annotations"].append({**first, "id": 11, "segmentation": runs})
+
+    make_set(tmp_path)
+    change_annotations(tmp_path / "preds.json", change)
+    (tmp_path / "images" / "1.png").write_bytes(b"no image")
+    clicks = write_clicks(tmp_path / "c.json", {"file": "1.png", "merge": [10, 11], "clicks": []})
+    assert run(*arguments_of(tmp_path, "--clicks", clicks)) == 1
+    [row] = rows_of(tmp_path / "out")
+    assert row["status"] == "failed" and row["id"] == 10
+
+
+def test_a_failed_wish_keeps_its_id_and_its_instance_is_not_worked_on(
+    run: Run, tmp_path: Path
+) -> None:
+    make_set(tmp_path)
+    far = {"x": 5000, "y": 3, "kind": "positive"}
+    clicks = write_clicks(tmp_path / "c.json", {"file": "1.png", "id": 10, "clicks": [far]})
+    assert run(*arguments_of(tmp_path, "--clicks", clicks, "--all")) == 1
+    statuses = [(row["id"], row["status"]) for row in rows_of(tmp_path / "out")]
+    assert statuses == [(10, "failed"), (20, "unchanged"), (30, "unchanged")]
+
+
+def test_an_instance_whose_mask_is_damaged_can_be_deleted(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path)
+    change_annotations(
+        tmp_path / "preds.json", lambda c: c["annotations"][0].update(segmentation="damaged")
+    )
+    clicks = write_clicks(tmp_path / "c.json", {"file": "1.png", "id": 10, "action": "delete"})
+    assert run(*arguments_of(tmp_path, "--clicks", clicks)) == 0
+    assert list(annotations_of(tmp_path / "out")) == [20, 30]
+
+
+def test_an_empty_label_map_of_another_size_is_a_row(run: Run, tmp_path: Path) -> None:
+    content = make_set(tmp_path)
+    (tmp_path / "masks").mkdir()
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[disk(40, 40, 9)], labels[disk(40, 90, 9)] = 7, 9
+    cv2.imwrite(str(tmp_path / "masks" / "1.png"), np.zeros((10, 10), np.uint8))
+    cv2.imwrite(str(tmp_path / "masks" / "2.png"), labels)
+    clicks = write_clicks(
+        tmp_path / "c.json", {"file": "1.png", "new": "disk", "clicks": [top_of(content, 1)]}
+    )
+    out = tmp_path / "out"
+    images = ["--images", tmp_path / "images", "--clicks", clicks, "--out", out]
+    assert run("refine", "--masks", tmp_path / "masks", *images) == 1
+    [row] = rows_of(out)
+    assert row["status"] == "failed" and "annotated as 10x10" in row["reason"]
+    assert {p.name for p in (out / "masks").iterdir()} == {"1.png", "2.png"}
+
+
+def test_outputs_may_lie_among_the_images_if_they_are_none(run: Run, tmp_path: Path) -> None:
+    """All in one folder, and no --out."""
+    make_set(tmp_path)
+    masks = tmp_path / "images" / "preds.json"
+    (tmp_path / "preds.json").rename(masks)
+    assert run("refine", "--images", tmp_path / "images", "--masks", masks, "--all") == 0
+    assert (tmp_path / "images" / "preds-refined" / "annotations.json").exists()
+
+
+def test_pngs_must_not_lie_among_the_images(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path)
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "1.png"), 255 * disk(40, 40, 9).astype(np.uint8))
+    for place in ("images/new", "masks/new"):
+        arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--all"]
+        assert run("refine", *arguments, "--out", tmp_path / place) == 2
+        assert not (tmp_path / place).exists()
+
+
+def test_overwrite_leaves_nothing_of_the_run_before(run: Run, tmp_path: Path) -> None:
+    content = make_set(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for name in ("1_1", "1_2"):
+        pixels = 255 * disk(40, 40, 9).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), pixels)
+    clicks = write_clicks(
+        tmp_path / "c.json", {"file": "1.png", "new": "disk", "clicks": [top_of(content, 1)]}
+    )
+    out = tmp_path / "out"
+    arguments = ["refine", "--images", tmp_path / "images", "--masks", tmp_path / "masks"]
+    assert run(*arguments, "--clicks", clicks, "--out", out) == 0
+    assert (out / "masks" / "1_3.png").exists()
+    (out / "notes.txt").write_text("mine")
+    assert run(*arguments, "--all", "--out", out, "--overwrite") == 0
+    assert {p.name for p in (out / "masks").iterdir()} == {"1_1.png", "1_2.png"}
+    assert run(*arguments_of(tmp_path, "--all", "--overwrite")) == 0
+    assert not (out / "masks").exists() and (out / "notes.txt").exists()
+
+
+def test_a_resumed_run_counts_all_references(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path, 70)
+    arguments = arguments_of(tmp_path, "--reference", tmp_path / "reference.json")
+    assert run(*arguments) == 0
+    out = tmp_path / "out"
+    rows = without_times(out)
+    journal = (out / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    first_chunk = next(i for i, line in enumerate(journal) if line.startswith(b'{"closed"')) + 1
+    (out / "journal.jsonl").write_bytes(b"".join(journal[:first_chunk]))
+    assert run(*arguments, "--resume") == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["references_matched_by"] == {"id": 70}
+    assert without_times(out) == rows
+
+
+def test_resume_refuses_other_images_or_another_format(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path)
+    assert run(*arguments_of(tmp_path, "--all")) == 0
+    assert run(*arguments_of(tmp_path, "--all", "--resume", "--masks-format", "lvis")) == 2
+    (tmp_path / "images").rename(tmp_path / "others")
+    (tmp_path / "images").mkdir()
+    arguments = arguments_of(tmp_path, "--all", "--resume")
+    assert run(*arguments, "--images", tmp_path / "others") == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--seed", "-1"],
+        ["--jitter", "inf"],
+        ["--jitter", "nan"],
+        ["--images-json", "nowhere.json"],
+    ],
+)
+def test_one_line_for_bad_values(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    make_set(tmp_path, 1)
+    if "--images-json" in more:
+        (tmp_path / "preds.json").write_text("[]")
+    assert run(*arguments_of(tmp_path, "--all", *more)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and more[-1] in error
+
+
+def test_a_dry_run_tells_which_images_are_missing(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_set(tmp_path)
+    (tmp_path / "images" / "2.png").unlink()
+    assert run(*arguments_of(tmp_path, "--all", "--dry-run")) == 1
+    [problem] = json.loads(capsys.readouterr().out)["problems"]
+    assert "2.png" in problem
