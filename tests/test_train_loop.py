@@ -21,9 +21,10 @@ from maskfix.errors import InputError, UsageError
 from maskfix.model.checkpoint import load_model
 from maskfix.train.config import OptimizerConfig, load_recipe
 from maskfix.train.distributed import Group
-from maskfix.train.loop import Trainer, TrainingError, add_clicks, stop_on_signal
+from maskfix.train.loop import Trainer, TrainingError, add_clicks, add_first_clicks, stop_on_signal
 from maskfix.train.optimize import Average, rate_factor
 from maskfix.train.run import make_trainer
+from maskfix.train.stopping import stop_on_signal
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,9 @@ def test_nothing_but_broken_images_is_an_error_of_one_line(tmp_path: Path, worke
     folder = write_coco(tmp_path / "set")
     for path in (folder / "images").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"are broken: tiny: images/00.*cannot be decoded") as error:
+    with pytest.raises(
+        InputError, match=r"are broken: tiny: images/00.*cannot be decoded"
+    ) as error:
         trainer(folder, tmp_path / "run", workers=workers).run()
     assert "\n" not in str(error.value)
 
@@ -227,6 +230,28 @@ def test_clicks_take_the_slots_of_the_published_code(golden: Path) -> None:
             assert candidates[int(row), int(col)] and index == number == expected[b, slot, 2]
 
 
+def test_first_clicks_go_to_different_errors_of_the_given_mask() -> None:
+    reference = np.zeros((1, 40, 40), bool)
+    reference[0, 5:35, 5:35] = True
+    given = reference.astype(np.float32)
+    given[0, 5:15, 5:15] = 0  # missing
+    given[0, 28:40, 36:40] = given[0, :4] = 1  # two false parts
+    mask = torch.from_numpy(given)[:, None]
+    seen: set[int] = set()
+    for seed in range(20):
+        points = torch.full((1, 16, 3), -1.0)
+        rng = [np.random.default_rng(seed)]
+        add_first_clicks(points, reference, mask, 0.5, rng, np.array([True]))
+        used = points[0][points[0, :, 0] >= 0]
+        regions = {(bool(r < 15 and c < 15 and r > 4), bool(r < 4)) for r, c, _ in used.tolist()}
+        assert len(regions) == len(used)
+        seen.add(len(used))
+    assert seen == {1, 2, 3}
+    points = torch.full((1, 16, 3), -1.0)
+    add_first_clicks(points, reference, mask, 0.5, rng, np.array([False]))
+    assert bool((points == -1).all())
+
+
 DDP = """
     import sys, torch
     from pathlib import Path
@@ -234,6 +259,7 @@ DDP = """
     from maskfix.train.config import load_recipe
     from maskfix.train.distributed import join_group, leave_group
     from maskfix.train.run import make_trainer
+from maskfix.train.stopping import stop_on_signal
     torch.set_num_threads(1)
     if __name__ == "__main__":
         changes = [*SETTINGS, "optimizer.freeze_norm=true", "optimizer.ema=0"]

@@ -78,7 +78,10 @@ def test_clicks_fit_the_target(data: InstanceData, mode: str) -> None:
 
 
 def test_damaged_starts(data: InstanceData) -> None:
-    changes = ("start={damaged: 1, unclicked: 0.25, iou: [0.6, 0.9]}", "batch_size=40")
+    changes = (
+        "start={damaged: 1, unclicked: 0.25, iou: [0.6, 0.9], context: 0}",
+        "batch_size=40",
+    )
     batch = BatchSource(recipe(*changes), [data])[0, 0]
     given = batch.mask[:, 0] == 1
     started = given.flatten(1).any(1)
