@@ -21,7 +21,8 @@ from maskfix.errors import InputError, UsageError
 from maskfix.model.checkpoint import load_model
 from maskfix.train.config import OptimizerConfig, load_recipe
 from maskfix.train.distributed import Group
-from maskfix.train.loop import Trainer, TrainingError, add_clicks, add_first_clicks, stop_on_signal
+from maskfix.train.lesson import add_clicks, add_first_clicks
+from maskfix.train.loop import Trainer, TrainingError
 from maskfix.train.optimize import Average, rate_factor
 from maskfix.train.run import make_trainer
 from maskfix.train.stopping import stop_on_signal
