@@ -228,7 +228,7 @@ def test_merge_and_split(run: Run, tmp_path: Path) -> None:
         {**first, "id": 2, "segmentation": encoded(right)},
     ]
     path.write_text(json.dumps(content))
-    arguments = ["--images", tmp_path / "images", "--guard", "off"]
+    arguments = ["--images", tmp_path / "images"]
     clicks = write_clicks(tmp_path / "m.json", {"file": "1.png", "merge": [1, 2], "clicks": []})
     merged = tmp_path / "merged"
     assert run("refine", *arguments, "--masks", path, "--clicks", clicks, "--out", merged) == 0

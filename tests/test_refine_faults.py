@@ -22,6 +22,12 @@ from test_refine import (
     write_clicks,
 )
 
+from maskfix.formats import Annotation, ImageItem
+from maskfix.formats.click_script import ById, InstanceScript
+from maskfix.masks import Mask
+from maskfix.refinement.outcome import conclude
+from maskfix.refinement.plan import Task
+
 __all__ = ["run"]  # a fixture
 
 
@@ -188,3 +194,24 @@ def test_a_dry_run_tells_which_images_are_missing(
     assert run(*arguments_of(tmp_path, "--all", "--dry-run")) == 1
     [problem] = json.loads(capsys.readouterr().out)["problems"]
     assert "2.png" in problem
+
+
+@pytest.mark.parametrize(
+    ("kept", "status", "edits", "remark"),
+    [
+        (disk(40, 80, 4), "ok", ["replace", "add"], "the rest is a new instance"),
+        (disk(40, 60, 30), "ok", ["replace"], "nothing is left"),
+        (disk(40, 60, 0), "rejected", [], "empty"),
+    ],
+)
+def test_a_small_part_can_be_split_off(
+    kept: np.ndarray, status: str, edits: list[str], remark: str
+) -> None:
+    """The guard does not mind that most of the old mask goes: that was asked for."""
+    whole = Mask.from_array(disk(40, 60, 25))
+    annotation = Annotation(0, 1, 0, "disk", 1, whole)
+    item = ImageItem(0, 1, "a.png", None, HEIGHT, WIDTH, (annotation,))
+    task = Task(annotation, InstanceScript(ById(1), split=True), whole)
+    outcome = conclude(item, task, Mask.from_array(kept), 2, None, 0, "strict")
+    assert outcome.row.status == status and remark in outcome.row.reason
+    assert [edit.kind for edit in outcome.edits] == edits

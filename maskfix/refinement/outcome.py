@@ -9,9 +9,10 @@ from maskfix import rle
 from maskfix.config import Guard
 from maskfix.formats import Edit, ImageItem
 from maskfix.formats.click_script import New
-from maskfix.masks import Mask, boundary_iou, intersection, iou, subtract
+from maskfix.masks import Mask, boundary_iou, intersection, iou
 from maskfix.refinement.guard import refusal
 from maskfix.refinement.plan import Task
+from maskfix.refinement.split import split_mask
 from maskfix.report.rows import Row, Status, make_row
 
 
@@ -64,34 +65,42 @@ def conclude(
         guard: how readily a result is refused.
     """
     annotation, script = task.annotation, task.script
-    before = task.mask or Mask.empty(after.height, after.width)
-    # A new instance has no mask to lose: its result is only checked for being one.
-    reason = refusal(before, after, guard) if clicks and after != before else None
-    kept = before if reason else after
-    edits = () if reason else _edits(item, task, kept)
+    nothing = Mask.empty(after.height, after.width)
+    start = task.mask or nothing
+    rest = nothing
+    if script.split and task.mask is not None:
+        after, rest = split_mask(task.mask, after, script.clicks)
+        reason = None if after.area and rest.area else "the clicks do not tell two parts apart"
+    else:
+        reason = refusal(start, after, guard) if clicks and after != start else None
+    if reason:
+        after = start
+    edits = () if reason else _edits(item, task, after, rest)
+    if script.action == "delete":
+        after = nothing
+    before = (annotation.mask if annotation else None) or nothing
     status: Status = "rejected" if reason else "ok" if edits else "unchanged"
     category = script.category or (annotation.category if annotation else "")
     if isinstance(script.selector, New):
         category = script.selector.category
-    scores = _scores(before, kept, reference)
     row = Row(
         image=item.file,
         id=annotation.id if annotation else None,
         category=category,
         clicks=clicks,
-        iou_change=iou(before, kept),
-        pixels_added=kept.area - intersection(before, kept),
-        pixels_removed=before.area - intersection(before, kept),
+        iou_change=iou(before, after),
+        pixels_added=after.area - intersection(before, after),
+        pixels_removed=before.area - intersection(before, after),
         status=status,
         reason=reason or _remark(task),
         ms=round(1000 * seconds, 2),
-        **scores,
+        **_scores(before, after, reference),
     )
-    return Outcome(row, edits, _overlap(before, kept, reference))
+    return Outcome(row, edits, _overlap(before, after, reference))
 
 
-def _edits(item: ImageItem, task: Task, mask: Mask) -> tuple[Edit, ...]:
-    """The changes that make the annotations say what came out."""
+def _edits(item: ImageItem, task: Task, mask: Mask, rest: Mask) -> tuple[Edit, ...]:
+    """The changes that make the annotations say what came out; `rest` is a new instance."""
     annotation, script = task.annotation, task.script
     if script.action == "delete" and annotation is not None:
         return (Edit("delete", item.ordinal, annotation.key),)
@@ -105,10 +114,8 @@ def _edits(item: ImageItem, task: Task, mask: Mask) -> tuple[Edit, ...]:
         edits.append(Edit("recategorize", item.ordinal, annotation.key, None, script.category))
     if task.absorbed is not None:
         edits.append(Edit("delete", item.ordinal, task.absorbed.key))
-    if script.split and annotation.mask is not None:
-        rest = subtract(annotation.mask, mask)
-        if rest.area:
-            edits.append(Edit("add", item.ordinal, None, rest, annotation.category))
+    if rest.area:
+        edits.append(Edit("add", item.ordinal, None, rest, annotation.category))
     return tuple(edits)
 
 
