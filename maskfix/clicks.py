@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskfix.masks import Mask, enclose
 from maskfix.types import Click
 
 BoolArray = NDArray[np.bool_]
@@ -95,25 +96,42 @@ class SimulatedUser:
     equally deep pixels the first in reading order is taken, and no pixel twice.
 
     Args:
-        reference: (H, W) bool or int8 with 1 object, 0 background, -1 ignore.
+        reference: a mask, or an (H, W) array: bool, or int8 with 1 object, 0 background, -1 ignore.
     """
 
-    def __init__(self, reference: NDArray[Any]) -> None:
+    def __init__(self, reference: NDArray[Any] | Mask) -> None:
         self.reference = reference
         self._clicked: list[tuple[int, int]] = []  # (row, column)
 
-    def next_click(self, prediction: BoolArray) -> Click | None:
-        """The next click for an (H, W) bool prediction, or None when nothing is left to click."""
-        depths = error_depths(self.reference, prediction)
+    def next_click(self, prediction: BoolArray | Mask) -> Click | None:
+        """The next click, or None when nothing is left to click.
+
+        Args:
+            prediction: a mask if the reference is one (then only their surroundings are looked at,
+                however large the image), else (H, W) bool.
+        """
+        top, left = 0, 0
+        if isinstance(self.reference, Mask):
+            assert isinstance(prediction, Mask)
+            box = enclose(self.reference.box, prediction.box)
+            top, left = box.top, box.left
+            depths = error_depths(self.reference.window(box), prediction.window(box))
+        else:
+            assert not isinstance(prediction, Mask)
+            depths = error_depths(self.reference, prediction)
+        if not depths.missed.size:
+            return None
+        height, width = depths.missed.shape
         for row, col in self._clicked:
-            depths.missed[row, col] = depths.spurious[row, col] = 0
+            if 0 <= row - top < height and 0 <= col - left < width:
+                depths.missed[row - top, col - left] = depths.spurious[row - top, col - left] = 0
         positive = bool(depths.missed.max() > depths.spurious.max())
         depth = depths.missed if positive else depths.spurious
-        row, col = divmod(int(depth.argmax()), depth.shape[1])
+        row, col = divmod(int(depth.argmax()), width)
         if depth[row, col] == 0:
             return None
-        self._clicked.append((row, col))
-        return Click(x=col, y=row, positive=positive)
+        self._clicked.append((row + top, col + left))
+        return Click(x=col + left, y=row + top, positive=positive)
 
 
 def miss(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from maskfix import metrics
 from maskfix.clicks import IGNORE, SimulatedUser, miss
+from maskfix.errors import InstanceError
 from maskfix.masks import Mask, boundary_iou
 from maskfix.predictor import Predictor, Session
 from maskfix.predictor.drive import drive
@@ -124,10 +125,12 @@ class CaseJob:
         self, case: Case, position: int, session: Session, rules: Rules, keep_masks: bool
     ) -> None:
         self.case, self.position, self.session, self.rules = case, position, session, rules
+        self.problem: str | None = None
         self.seconds = self.seconds_user = self.seconds_read = 0.0
         self.ious: list[float] = []  # the first one before any click
         self.masks: list[Mask] | None = [] if keep_masks else None
-        self._user = SimulatedUser(case.labels())
+        self._labels = case.labels()
+        self._user = SimulatedUser(self._labels)
         self._right: NDArray[np.bool_] | None = None
         self._broken: list[int] = []
 
@@ -164,7 +167,7 @@ class CaseJob:
         )
 
     def _measure(self, prediction: NDArray[np.bool_]) -> None:
-        labels = self._user.reference
+        labels = self._labels
         self.ious.append(float(np.float32(metrics.iou(labels, prediction))))
         is_right = prediction == (labels == 1)
         if labels.dtype != np.bool_:
@@ -182,7 +185,7 @@ class CaseJob:
         return made >= rules.min_clicks and bool(metrics.reaches(self.ious[-1], rules.target_iou))
 
     def _aim(self, click: Click) -> Click:
-        height, width = self._user.reference.shape
+        height, width = self._labels.shape
         rules, number = self.rules, len(self.ious)
         return miss(click, rules.jitter, rules.seed, self.case.name, number, height, width)
 
@@ -223,6 +226,8 @@ def run_cases(
                 yield job
 
     for job in drive(predictor, jobs(), in_flight, pool):
+        if job.problem:
+            raise InstanceError(f"{job.case.name} cannot be predicted: {job.problem}")
         yield job.position, job.trace()
 
 

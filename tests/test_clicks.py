@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfix.clicks import SimulatedUser, miss, squared_distances, training_click_candidates
+from maskfix.masks import Mask
 from maskfix.types import Click
 
 
@@ -84,3 +85,15 @@ def test_missed_clicks_are_seeded_and_stay_in_the_image() -> None:
     assert all(0 <= c.x < 30 and 0 <= c.y < 20 for c in made)
     assert miss(click, 0.0, 1, "a/1", 1, 20, 30) == click
     assert miss(click, 5.0, 1, "a/2", 1, 20, 30) != made[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_masks_are_clicked_as_arrays_are(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference, prediction = rng.random((2, 17, 23)) < 0.3
+    reference[:5] = prediction[:, 18:] = False  # so that windows are smaller than the image
+    as_array, as_mask = SimulatedUser(reference), SimulatedUser(Mask.from_array(reference))
+    for _ in range(6):
+        click = as_array.next_click(prediction)
+        assert click == as_mask.next_click(Mask.from_array(prediction))

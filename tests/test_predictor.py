@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfix.clicks import SimulatedUser
-from maskfix.predictor import PaperProtocol, Predictor, Request
+from maskfix.predictor import PaperProtocol, Predictor, Request, Session
 from maskfix.predictor.paper import PaperSession, Region, expand_region, region_iou
 from maskfix.types import Click
 
@@ -214,3 +214,43 @@ def test_fast_masks_agree_with_every_click(
         predictor.step([session])
         found = session.mask()
         assert all(found.contains(int(c.y), int(c.x)) == c.positive for c in session.clicks)
+
+
+def test_fast_looks_at_the_pixel_nearest_to_a_click() -> None:
+    """A click between two pixels counts for the nearer one, also where that is the crop's edge."""
+    image, mask = scene(3, 400, 500)
+    session = Predictor(Stub(), protocol="fast").start(image, mask)
+    session.view()
+    region = session.region  # type: ignore[attr-defined]
+    session.clicks.append(Click(region.right - 0.4, (region.top + region.bottom) / 2, True))
+    session.view()
+    assert session.region.right > region.right  # type: ignore[attr-defined]
+
+
+def test_one_session_that_fails_does_not_fail_the_others() -> None:
+    class Fragile(Stub):
+        def __call__(self, image: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
+            if bool((image[:, 0].amax((1, 2)) > 0.95).any()):
+                raise torch.OutOfMemoryError("too bright\nfor this device")
+            return super().__call__(image, points)
+
+    predictor = Predictor(Fragile(), protocol="fast")
+    sessions = []
+    for seed in range(5):
+        image, mask = scene(seed)
+        if seed == 2:
+            image[mask, 0] = 255
+        session = predictor.start(image, mask)
+        row, col = np.argwhere(mask)[0]
+        session.clicks.append(Click(int(col), int(row), False))
+        sessions.append(session)
+    failures: dict[Session, str] = {}
+    predictor.step(sessions, failures)
+    assert failures == {sessions[2]: "OutOfMemoryError: too bright for this device"}
+    assert all(s.mask().contains(*_first(s)) is False for s in sessions if s is not sessions[2])
+    with pytest.raises(torch.OutOfMemoryError):
+        predictor.step(sessions)
+
+
+def _first(session: Session) -> tuple[int, int]:
+    return int(session.clicks[0].y), int(session.clicks[0].x)

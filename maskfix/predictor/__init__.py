@@ -134,35 +134,50 @@ class Predictor:
         return self.protocol.start(image, mask)
 
     @torch.inference_mode()
-    def step(self, sessions: Sequence[Session]) -> None:
-        """Predict each session's mask anew from its clicks and its present mask."""
+    def step(self, sessions: Sequence[Session], failures: dict[Session, str] | None = None) -> None:
+        """Predict each session's mask anew from its clicks and its present mask.
+
+        Args:
+            sessions: to be predicted together.
+            failures: if given, a session that cannot be predicted is put there with the reason,
+                and the others are; else the error is raised.
+        """
         waiting = list(sessions)
         while waiting:
             again: list[Session] = []
             groups: dict[tuple[int, ...], list[tuple[Session, View]]] = {}
             most = self._most_at_once()
             for session in waiting:
-                view = session.view()
+                try:
+                    view = session.view()
+                except Exception as error:
+                    _note_failure(session, error, failures)
+                    continue
                 group = groups.setdefault(tuple(view.image.shape), [])
                 group.append((session, view))
                 if len(group) == most:
-                    again += self._run_within_memory(group)
+                    again += self._run_safely(group, failures)
                     group.clear()
             for group in groups.values():
                 if group:
-                    again += self._run_within_memory(group)
+                    again += self._run_safely(group, failures)
             waiting = again
 
-    def _run_within_memory(self, group: list[tuple[Session, View]]) -> list[Session]:
-        """`_run`, in halves where the device's memory does not hold a batch; those stay small."""
+    def _run_safely(
+        self, group: list[tuple[Session, View]], failures: dict[Session, str] | None
+    ) -> list[Session]:
+        """`_run`, in halves where a batch fails: memory may hold those, and the rest is saved."""
         try:
             return self._run(group)
-        except torch.OutOfMemoryError:
-            if len(group) == 1:
-                raise
+        except Exception as error:
+            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+            if len(group) == 1 or not (out_of_memory or failures is not None):
+                _note_failure(group[0][0], error, failures)
+                return []
         half = len(group) // 2
-        self.batch_size = half * (2 if self.flip else 1)
-        return self._run_within_memory(group[:half]) + self._run_within_memory(group[half:])
+        if out_of_memory:
+            self.batch_size = half * (2 if self.flip else 1)
+        return self._run_safely(group[:half], failures) + self._run_safely(group[half:], failures)
 
     def _most_at_once(self) -> int:
         """Sessions in one network call.
@@ -220,6 +235,12 @@ class Predictor:
         session.clicks.append(clicks[-1])
         self.step([session])
         return session
+
+
+def _note_failure(session: Session, error: Exception, failures: dict[Session, str] | None) -> None:
+    if failures is None:
+        raise error
+    failures[session] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _settings(

@@ -17,10 +17,12 @@ class Job(Protocol):
     Attributes:
         session: the instance in the predictor.
         seconds: its share of the time spent predicting, added to by `drive`.
+        problem: set by `drive` when predicting failed, which ends the job.
     """
 
     session: Session
     seconds: float
+    problem: str | None
 
     def next_clicks(self) -> list[Click]:
         """The clicks to make now, looking at the session's mask; an empty list ends the job."""
@@ -64,10 +66,16 @@ def drive(
             else:
                 yield job
         began = time.perf_counter()
-        predictor.step([job.session for job in moving])
+        failures: dict[Session, str] = {}
+        predictor.step([job.session for job in moving], failures)
+        active = []
         for job in moving:
             job.seconds += (time.perf_counter() - began) / len(moving)
-        active = moving
+            job.problem = failures.get(job.session)
+            if job.problem is None:
+                active.append(job)
+            else:
+                yield job
 
 
 def _ask(job: Job) -> list[Click]:

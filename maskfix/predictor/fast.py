@@ -151,7 +151,7 @@ class FastSession(Session):
         box = self._mask.box
         for click in self.clicks:
             if click.positive and box.height:
-                row, col = int(click.y), int(click.x)
+                row, col = round(click.y), round(click.x)
                 box = enclose(box, Box(row, col, row + 1, col + 1))
         if not box.height:
             box, expansion = Box(0, 0, height, width), 1.0

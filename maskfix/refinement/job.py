@@ -27,6 +27,7 @@ class InstanceJob:
         jitter, seed, name: how far simulated clicks miss, see `maskfix.clicks.miss`.
         seconds: time spent, its share of every network call it was in.
         used: clicks so far.
+        problem: why it could not be predicted.
     """
 
     task: Task
@@ -39,6 +40,7 @@ class InstanceJob:
     name: str = ""
     seconds: float = 0.0
     used: int = 0
+    problem: str | None = None
     _pending: list[Click] = field(init=False)
     _simulated: int = field(init=False, default=0)
     _user: SimulatedUser | None = field(init=False, default=None)
@@ -46,7 +48,7 @@ class InstanceJob:
     def __post_init__(self) -> None:
         self._pending = list(self.task.script.clicks)
         if self.reference is not None and self.simulate:
-            self._user = SimulatedUser(self.reference.to_array())
+            self._user = SimulatedUser(self.reference)
 
     def next_clicks(self) -> list[Click]:
         """See `maskfix.predictor.drive.Job`."""
@@ -68,7 +70,7 @@ class InstanceJob:
         if iou(mask, self.reference) >= self.target:
             return None
         self._simulated += 1
-        click = self._user.next_click(mask.to_array())
+        click = self._user.next_click(mask)
         if click is None:
             return None
         number = self._simulated

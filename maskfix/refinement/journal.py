@@ -85,9 +85,11 @@ class Journal:
             position += len(line)
             try:
                 content = json.loads(line)
+                if not isinstance(content, dict):
+                    raise ValueError("no object")
             except ValueError as error:
                 raise InputError(
-                    f"{self.path}, line {number + 1} is not JSON: not a journal, or damaged; "
+                    f"{self.path}, line {number + 1} is no JSON object: not a journal, or damaged; "
                     "use --overwrite to start again"
                 ) from error
             if number == 0:
@@ -98,9 +100,7 @@ class Journal:
                 end = position
         return end
 
-    def _compare(self, found: Any, header: dict[str, Any]) -> None:
-        if not isinstance(found, dict):
-            raise InputError(f"{self.path} is not a journal; use --overwrite to start again")
+    def _compare(self, found: dict[str, Any], header: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(header))
         odd = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
         if odd:

@@ -203,6 +203,8 @@ class Refinement:
         )
 
     def _conclude(self, item: ImageItem, job: InstanceJob) -> Outcome:
+        if job.problem:
+            return failed(item, job.task, f"it could not be predicted: {job.problem}")
         return conclude(
             item,
             job.task,

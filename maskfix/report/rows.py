@@ -14,6 +14,7 @@ from maskfix.files import atomic_stream, atomic_write
 
 Status = Literal["ok", "unchanged", "rejected", "failed"]
 WORST = 10
+SHOWN_TROUBLES = 3
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Summary:
             score = row["iou_after"]
             if score is None:
                 score = row["iou_change"] if row["iou_change"] is not None else 2.0
-            return row["status"] != "failed", score
+            return ["failed", "rejected"].count(row["status"]) == 0, score
 
         self.worst = sorted(self.worst, key=rank)[:WORST]
 
@@ -181,7 +182,15 @@ def summary_table(summary: dict[str, Any]) -> str:
             ("made worse", f"{summary['made_worse']} of {summary['scored']}"),
         ]
     width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+    table = [f"{name:<{width}}  {value}" for name, value in lines]
+    troubles = [row for row in summary["worst"] if row["status"] in {"failed", "rejected"}]
+    for row in troubles[:SHOWN_TROUBLES]:
+        name = row["image"] if row["id"] is None else f"{row['image']}, {row['id']}"
+        table.append(f"{row['status']}: {name}: {row['reason']}")
+    more = status["failed"] + status["rejected"] - len(troubles[:SHOWN_TROUBLES])
+    if troubles and more:
+        table.append(f"and {more} more: see report.csv")
+    return "\n".join(table)
 
 
 def _change(summary: dict[str, Any], before: str, after: str) -> str:
