@@ -107,14 +107,15 @@ def test_lines_after_the_checkpoint_are_written_anew(tiny: Path, tmp_path: Path)
 
 def test_a_finished_run_leaves_weights_logs_and_curves(tiny: Path, tmp_path: Path) -> None:
     change = "validation=[{name: tiny, limit: 3, min_area: 20}]"
-    run = trainer(tiny, tmp_path, change)
+    run = trainer(tiny, tmp_path, change, "validate_minutes=0.001", "epochs=1", "epoch_samples=4")
     run.run()
     for name in ("best", "last"):
         model = load_model(tmp_path / f"{name}.safetensors")
-        assert model.network_name == "lite" and model.info["samples"] == 16
+        assert model.network_name == "lite" and model.info["samples"] == 4
     assert 1 <= run.progress.metric["score"] <= 20
     assert (tmp_path / "validation.csv").read_text().startswith("samples,minutes,score,tiny_noc85")
     assert (tmp_path / "curves.svg").read_text().startswith("<svg")
+    assert len((tmp_path / "validation.csv").read_text().splitlines()) == 2
     averaged = run.average.shipped(run.network)
     assert run.validate is not None and run.validate(averaged) == run.progress.metric
 
@@ -260,7 +261,6 @@ DDP = """
     from maskfix.train.config import load_recipe
     from maskfix.train.distributed import join_group, leave_group
     from maskfix.train.run import make_trainer
-from maskfix.train.stopping import stop_on_signal
     torch.set_num_threads(1)
     if __name__ == "__main__":
         changes = [*SETTINGS, "optimizer.freeze_norm=true", "optimizer.ema=0"]

@@ -101,6 +101,7 @@ class Trainer:
         self.meter = AdaptiveIoU()
         self.log: RunLog | None = None
         self.validates_first = False
+        self._validated = -1  # samples at the last validation
         self._norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def run(self, max_minutes: float = math.inf) -> None:
@@ -299,8 +300,9 @@ class Trainer:
     def _validate(self) -> None:
         """Score the averaged weights, log the scores, keep the best."""
         place = self.progress
-        if not self.group.leads:
+        if not self.group.leads or self._validated == place.samples:
             return
+        self._validated = place.samples
         network = self.average.shipped(self.network)
         if self.validate is not None:
             place.metric = self.validate(network)
