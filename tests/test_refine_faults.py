@@ -27,6 +27,7 @@ from maskfix.formats.click_script import ById, InstanceScript
 from maskfix.masks import Mask
 from maskfix.refinement.outcome import conclude
 from maskfix.refinement.plan import Task
+from maskfix.types import Click
 
 __all__ = ["run"]  # a fixture
 
@@ -197,21 +198,35 @@ def test_a_dry_run_tells_which_images_are_missing(
 
 
 @pytest.mark.parametrize(
-    ("kept", "status", "edits", "remark"),
+    ("result", "status", "edits"),
     [
-        (disk(40, 80, 4), "ok", ["replace", "add"], "the rest is a new instance"),
-        (disk(40, 60, 30), "ok", ["replace"], "nothing is left"),
-        (disk(40, 60, 0), "rejected", [], "empty"),
+        (disk(40, 80, 4), "ok", ["replace", "add"]),
+        (disk(40, 60, 30), "rejected", []),
+        (disk(40, 60, 0), "rejected", []),
     ],
 )
-def test_a_small_part_can_be_split_off(
-    kept: np.ndarray, status: str, edits: list[str], remark: str
-) -> None:
+def test_a_small_part_can_be_split_off(result: np.ndarray, status: str, edits: list[str]) -> None:
     """The guard does not mind that most of the old mask goes: that was asked for."""
     whole = Mask.from_array(disk(40, 60, 25))
     annotation = Annotation(0, 1, 0, "disk", 1, whole)
     item = ImageItem(0, 1, "a.png", None, HEIGHT, WIDTH, (annotation,))
-    task = Task(annotation, InstanceScript(ById(1), split=True), whole)
-    outcome = conclude(item, task, Mask.from_array(kept), 2, None, 0, "strict")
-    assert outcome.row.status == status and remark in outcome.row.reason
-    assert [edit.kind for edit in outcome.edits] == edits
+    clicks = (Click(80, 40, True), Click(50, 40, False))
+    task = Task(annotation, InstanceScript(ById(1), clicks, split=True), whole)
+    outcome = conclude(item, task, Mask.from_array(result), 2, None, 0, "strict")
+    assert outcome.row.status == status and [edit.kind for edit in outcome.edits] == edits
+
+
+@pytest.mark.parametrize("line", [0, 1])
+@pytest.mark.parametrize("content", ["5", "no JSON", "[]"])
+def test_a_damaged_journal_is_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: int, content: str
+) -> None:
+    make_set(tmp_path, 1)
+    assert run(*arguments_of(tmp_path, "--all")) == 0
+    journal = tmp_path / "out" / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    journal.write_text("".join(f"{text}\n" for text in [*lines[:line], content, *lines[line:]]))
+    capsys.readouterr()
+    assert run(*arguments_of(tmp_path, "--all", "--resume")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"line {line + 1}" in error
