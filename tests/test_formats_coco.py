@@ -591,3 +591,14 @@ def test_decoding_without_a_known_size() -> None:
     assert decode(runs(mask), None) == mask
     with pytest.raises(InstanceError, match="size of the image"):
         decode(SQUARE, None)
+
+
+def test_a_list_of_images_names_those_of_results(folder: Path) -> None:
+    listing = folder / "image_info.json"
+    listing.write_text(json.dumps({"images": [image(5, "b.jpg")], "categories": []}), "utf-8")
+    results = [{"image_id": 5, "category_id": 1, "segmentation": SQUARE, "score": 0.5}]
+    source = opened(folder, results, listing)
+    assert [item.file for item in (source[0],)] == ["b.jpg"]
+    assert len(source[0].annotations) == 1
+    with pytest.raises(InputError, match='"annotations"'):
+        open_source(listing, folder / "images")

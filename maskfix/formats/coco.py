@@ -220,7 +220,7 @@ def open_coco(
                 f"as the number in its name; {ADVICE}"
             )
         return CocoSource(index, folder, "coco-results")
-    listing = index_coco(images_json)
+    listing = index_coco(images_json, names_only=True)
     if listing.images is None:
         raise InputError(f'{images_json}: "images" was expected, these are results')
     index.categories.update(listing.categories)

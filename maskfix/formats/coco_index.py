@@ -107,8 +107,12 @@ def stamp_of(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def index_coco(path: Path) -> CocoIndex:
+def index_coco(path: Path, names_only: bool = False) -> CocoIndex:
     """Index a COCO file.
+
+    Args:
+        path: the file.
+        names_only: it need not have annotations, like COCO's own lists of test images.
 
     Raises:
         InputError: no JSON (with the byte position), or neither ground truth nor results.
@@ -121,7 +125,7 @@ def index_coco(path: Path) -> CocoIndex:
             reader.read_annotations()
         elif opening == "{":
             reader = _Reader(stream)
-            reader.read_dataset()
+            reader.read_dataset(("images",) if names_only else ("images", "annotations"))
         else:
             raise InputError(f"{path}: no COCO file: JSON with {{...}} or [...] was expected")
         stream.finish()
@@ -144,13 +148,13 @@ class _Reader:
     def __init__(self, stream: JsonStream) -> None:
         self.stream = stream
         self.images: ImageEntries | None = None
-        self.annotations: Elements | None = None
+        self.annotations = _Spans(stream).elements()
         self.ids = array("q")
         self.image_ids = array("q")
         self.categories: dict[Id, str] = {}
 
-    def read_dataset(self) -> None:
-        """The ground truth layout: an object with arrays."""
+    def read_dataset(self, needed: tuple[str, ...]) -> None:
+        """The ground truth layout: an object with arrays, those that are needed at least."""
         readers = {
             "images": self.read_images,
             "annotations": self.read_annotations,
@@ -162,11 +166,11 @@ class _Reader:
                 raise InputError(f'{self.stream.path}: "{key}" is there twice')
             seen.add(key)
             readers.get(key, self.stream.skip)()
-        for key in ("images", "annotations"):
+        for key in needed:
             if key not in seen:
+                wanted = " and ".join(f'"{name}"' for name in needed)
                 raise InputError(
-                    f'{self.stream.path}: COCO ground truth needs "images" and "annotations", '
-                    f'it has no "{key}"'
+                    f'{self.stream.path}: a COCO file with {wanted} was expected, it has no "{key}"'
                 )
 
     def read_annotations(self) -> None:
@@ -210,7 +214,6 @@ class _Reader:
                 self.categories.setdefault(value["id"], str(value.get("name", value["id"])))
 
     def index(self, stamp: tuple[int, int]) -> CocoIndex:
-        assert self.annotations is not None
         ids, image_ids = np.array(self.ids, np.int64), np.array(self.image_ids, np.int64)
         if self.images is None and image_ids.size and (image_ids == NO_CODE).all():
             raise InputError(f'{self.stream.path}: no COCO results: no entry has an "image_id"')
