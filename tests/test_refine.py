@@ -330,6 +330,32 @@ def test_results_without_ids_are_matched_by_iou(run: Run, tmp_path: Path) -> Non
     assert summary["references_matched_by"] == {"IoU": 3}
 
 
+def test_wrong_folder_of_images_is_an_error_of_the_command(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_set(tmp_path)
+    (tmp_path / "other").mkdir()
+    arguments = ["--images", tmp_path / "other", "--masks", tmp_path / "preds.json", "--all"]
+    assert run("refine", *arguments, "--out", tmp_path / "out") == 2
+    assert "none of the 3 images" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_with_a_list_of_images_and_a_reference(run: Run, tmp_path: Path) -> None:
+    content = make_set(tmp_path)
+    results = [
+        {"image_id": 100 + a["image_id"], "category_id": 1, "segmentation": a["segmentation"]}
+        for a in json.loads((tmp_path / "preds.json").read_text())["annotations"]
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    images = [{**image, "id": 100 + image["id"]} for image in content["images"]]
+    (tmp_path / "list.json").write_text(json.dumps({"images": images, "categories": []}))
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "results.json"]
+    arguments += ["--images-json", tmp_path / "list.json", "--out", tmp_path / "out"]
+    assert run("refine", *arguments, "--reference", tmp_path / "reference.json") == 0
+    assert all(row["iou_before"] > 0.5 for row in rows_of(tmp_path / "out"))
+
+
 def test_names_that_are_no_text_do_not_stop_a_run(run: Run, tmp_path: Path) -> None:
     make_set(tmp_path, 2)
     data = json.loads((tmp_path / "preds.json").read_text())

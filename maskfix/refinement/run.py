@@ -78,9 +78,10 @@ class Refinement:
         )
         self.references: Source | None = None
         if config.reference is not None:
-            self.references = open_source(config.reference, config.images, config.images_json)
+            self.references = _open_reference(config.reference, config.images, config.images_json)
         self.scripts, self.lost = self._read_script()
         self.images = self._choose_images()
+        self._check_images()
         self.matched_by: Counter[str] = Counter()  # images of the present chunk
 
     @property
@@ -284,6 +285,15 @@ class Refinement:
             return list(range(len(self.source)))
         return sorted(self.scripts)
 
+    def _check_images(self) -> None:
+        """A wrong folder of images is an error of the command, not of every image."""
+        if len(self.images) < 2 or any(self.source[i].path is not None for i in self.images):
+            return
+        raise InputError(
+            f"--images: none of the {len(self.images)} images to work on is in "
+            f"{self.config.images}; the first is {self.source.file_of(self.images[0])}"
+        )
+
     def _prepare_out(self) -> Path:
         """The output folder; refuses to touch an existing one unless told to."""
         out = self.config.out or _free_folder(self.config.masks)
@@ -390,6 +400,19 @@ def refine(config: RefineConfig) -> dict[str, Any]:
         InputError, UsageError: inputs or settings that cannot be used.
     """
     return Refinement(config).run()
+
+
+def _open_reference(reference: Path, images: Path, images_json: Path | None) -> Source:
+    """The reference masks; ``--images-json`` is for them too if they name no images themselves."""
+    try:
+        return open_source(reference, images, images_json)
+    except InputError as error:
+        if images_json is None:
+            raise
+        try:
+            return open_source(reference, images)
+        except InputError:
+            raise error from None
 
 
 def _free_folder(masks: Path) -> Path:
