@@ -257,6 +257,15 @@ def test_merge_and_split(run: Run, tmp_path: Path) -> None:
     assert kept[40, 40] and not kept[40, 90] and rest_mask[40, 90] and not (kept & rest_mask).any()
 
 
+def test_contradicting_clicks_are_refused(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path, 1)
+    both = [{"x": 50, "y": 40, "kind": kind} for kind in ("positive", "negative")]
+    clicks = write_clicks(tmp_path / "c.json", {"file": "1.png", "id": 10, "clicks": both})
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "preds.json"]
+    assert run("refine", *arguments, "--clicks", clicks, "--out", tmp_path / "out") == 1
+    assert "both kinds at (50, 40)" in rows_of(tmp_path / "out")[0]["reason"]
+
+
 def test_faults_are_rows_and_the_rest_is_done(run: Run, tmp_path: Path) -> None:
     content = make_set(tmp_path, 6)
     path = tmp_path / "preds.json"

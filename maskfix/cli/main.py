@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so that help and completion are
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -59,6 +60,14 @@ def _root(
 
 def main() -> None:
     """Run the command line; the process ends with the documented exit status."""
+    try:
+        _run()
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _run() -> None:
     wait_passively()
     try:
         status = app(standalone_mode=False)
@@ -72,9 +81,12 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
         message = getattr(error, "format_message", error.__str__)()
+        if message.startswith("Usage:"):  # a command that wants a subcommand shows its help
+            print(message)
+            sys.exit(2)
         _fail(" ".join(message.split()) + hint, 2)
     except BrokenPipeError:
-        sys.exit(0)
+        raise
     except OSError as error:  # a file that is missing or may not be read, a full disk
         if error.filename is None and error.errno is None:
             raise

@@ -146,7 +146,7 @@ class Predictor:
         while waiting:
             again: list[Session] = []
             groups: dict[tuple[int, ...], list[tuple[Session, View]]] = {}
-            most = self._most_at_once()
+            most = self.at_once
             for session in waiting:
                 try:
                     view = session.view()
@@ -179,7 +179,8 @@ class Predictor:
             self.batch_size = half * (2 if self.flip else 1)
         return self._run_safely(group[:half], failures) + self._run_safely(group[half:], failures)
 
-    def _most_at_once(self) -> int:
+    @property
+    def at_once(self) -> int:
         """Sessions in one network call.
 
         One on the CPU: larger batches gain nothing there, and round differently from smaller ones,

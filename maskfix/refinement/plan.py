@@ -53,7 +53,7 @@ def plan_image(
         item: the image and its instances.
         script: what a person wants, if anything.
         height, width: size of the image as annotated, or as decoded where that is unknown.
-        everything: make tasks for the instances that the script does not name, too.
+        everything: make tasks for the instances that the script does not name, too, but for crowds.
         check_category: raises InputError for a name that cannot be written.
     """
     wishes = script.to_pixels(width, height).instances if script else ()
@@ -64,7 +64,7 @@ def plan_image(
         tasks += [
             Task(a, InstanceScript(ById(a.id)), a.mask, problem=a.problem)
             for a in item.annotations
-            if a.key not in named
+            if a.key not in named and not a.is_crowd
         ]
     return _refuse_repetition(tasks)
 
@@ -90,6 +90,7 @@ def _plan_instance(
         outside = wish.outside(width, height)
         if outside:
             raise InstanceError(outside)
+        _refuse_contradiction(wish)
         if found is None and not any(click.positive for click in wish.clicks):
             raise InstanceError("a new instance needs at least one positive click")
         for category in _categories_written(wish, found):
@@ -114,6 +115,14 @@ def _categories_written(wish: InstanceScript, found: Annotation | None) -> list[
         return [wish.selector.category]
     names = [wish.category] if wish.category else []
     return [*names, found.category] if wish.split and found else names
+
+
+def _refuse_contradiction(wish: InstanceScript) -> None:
+    signs: dict[tuple[int, int], bool] = {}
+    for click in wish.clicks:
+        pixel = round(click.x), round(click.y)
+        if signs.setdefault(pixel, click.positive) != click.positive:
+            raise InstanceError(f"clicks of both kinds at ({pixel[0]}, {pixel[1]})")
 
 
 def _find(item: ImageItem, selector: Selector) -> Annotation:

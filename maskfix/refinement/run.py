@@ -11,6 +11,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -139,13 +140,16 @@ class Refinement:
         todo = chunks[journal.chunks_done :]
         with (
             ThreadPoolExecutor(self.config.workers) as pool,
-            tqdm(unit=" instances", disable=None, smoothing=0.05) as bar,
+            tqdm(total=sum(map(len, todo)), unit=" images", disable=None, smoothing=0.05) as bar,
         ):
+            began, count = time.monotonic(), 0
             for chunk in todo:
                 self.matched_by.clear()
                 lines: list[tuple[int, dict[str, Any]]] = []
-                for order, outcome in self._refine_chunk(predictor, chunk, pool):
-                    bar.update()
+                for order, outcome in self._refine_chunk(predictor, chunk, pool, bar):
+                    count += 1
+                    rate = count / max(1e-9, time.monotonic() - began)
+                    bar.set_postfix_str(f"{rate:.1f} instances/s", refresh=False)
                     if outcome.row.status == "failed" and self.config.fail_fast:
                         raise InstanceError(f"{outcome.row.image}: {outcome.row.reason}")
                     lines.append((order, pack(outcome)))  # masks as bits would fill the memory
@@ -153,7 +157,7 @@ class Refinement:
                 journal.append([line for _, line in lines], {"matched_by": dict(self.matched_by)})
 
     def _refine_chunk(
-        self, predictor: Predictor, chunk: list[int], pool: ThreadPoolExecutor
+        self, predictor: Predictor, chunk: list[int], pool: ThreadPoolExecutor, bar: tqdm[Any]
     ) -> Iterator[tuple[int, Outcome]]:
         """All instances of a chunk as they finish, each with its place in the report."""
         done: deque[tuple[int, Outcome]] = deque()
@@ -162,6 +166,7 @@ class Refinement:
         def jobs() -> Iterator[InstanceJob]:
             place = 0
             for loaded in self._read_ahead(chunk, pool):
+                bar.update()
                 if loaded.problem:
                     affected: list[Task | None] = [*loaded.tasks] or [None]
                     for task in affected:
@@ -177,7 +182,7 @@ class Refinement:
                         yield job
                     place += 1
 
-        for job in drive(predictor, jobs(), IN_FLIGHT * self.config.batch_size):
+        for job in drive(predictor, jobs(), IN_FLIGHT * predictor.at_once):
             place, loaded = places.pop(id(job))
             yield place, self._conclude(loaded.item, job)
             while done:
@@ -195,7 +200,8 @@ class Refinement:
         script, simulate = task.script, self.config.simulate
         if script.action is not None or not (script.clicks or (simulate and reference)):
             return conclude(loaded.item, task, mask, 0, reference, 0, self.config.guard)
-        session = predictor.start(loaded.image, task.mask)
+        # The mask that is to be split holds both parts: it says nothing about where one ends.
+        session = predictor.start(loaded.image, None if script.split else task.mask)
         config = self.config
         target = script.target or config.target_iou
         name = f"{loaded.item.file}/{task.annotation.id if task.annotation else 'new'}"
@@ -227,8 +233,8 @@ class Refinement:
             yield self._note_match(waiting.popleft().result())
 
     def _note_match(self, loaded: Loaded) -> Loaded:
-        if loaded.matched_by:
-            self.matched_by[loaded.matched_by] += 1
+        if self.references is not None:
+            self.matched_by[loaded.matched_by or "none"] += 1
         return loaded
 
     def _load(self, ordinal: int) -> Loaded:
@@ -249,7 +255,7 @@ class Refinement:
             found, matched_by = match_references(item, self.source, self.references)
             shape = image.shape[:2]
             references = {k: m for k, m in found.items() if (m.height, m.width) == shape}
-        return Loaded(item, image, tasks, references, matched_by)
+        return Loaded(item, image, tasks, references, matched_by if references else "")
 
     def _tasks(self, item: ImageItem, shape: tuple[int, ...] | None) -> list[Task]:
         height, width = shape or (item.height or 1 << 30, item.width or 1 << 30)
@@ -369,6 +375,8 @@ class Refinement:
         matched_by: Counter[str] = Counter()
         for closing in journal.closings():
             matched_by.update(closing["matched_by"])
+        if matched_by["none"]:
+            say(f"note: no reference mask fits {matched_by['none']} of {matched_by.total()} images")
         content = {
             **summary.finish(),
             "references_matched_by": matched_by,

@@ -189,7 +189,7 @@ def summary_table(summary: dict[str, Any]) -> str:
         table.append(f"{row['status']}: {name}: {row['reason']}")
     more = status["failed"] + status["rejected"] - len(troubles[:SHOWN_TROUBLES])
     if troubles and more:
-        table.append(f"and {more} more: see report.csv")
+        table.append(f"and {more} more in report.csv")
     return "\n".join(table)
 
 
