@@ -39,6 +39,7 @@ class FastProtocol:
     threshold: float = 0.49
 
     KEEP_IOU = 0.6  # a crop is kept while it overlaps the wished one so much
+    UNASKED_DEPTH = 0.12  # of the square root of the mask's area: deeper changes need a click
     DISK = 2.5  # radius in network pixels of what a click is sure to change
 
     @property
@@ -101,6 +102,8 @@ class FastSession(Session):
         self._patch = probabilities
         region = self.region
         inside = self._in_region() > self.protocol.threshold
+        if self.given:
+            self._undo_unasked(inside)
         self._obey_clicks(inside)
         whole = enclose(region, self._mask.box)
         bits = self._mask.window(whole)
@@ -126,6 +129,32 @@ class FastSession(Session):
     def _in_region(self) -> FloatArray:
         assert self.region is not None and self._patch is not None
         return resample(self._patch, Size(self.region.height, self.region.width))
+
+    def _undo_unasked(self, inside: NDArray[np.bool_]) -> None:
+        """Take back large changes of a region that no click asked for.
+
+        A change is what was added, or removed, in one piece. It may stay if a click of its sign
+        lies in it, or if it is thin: borders may be put right anywhere.
+        """
+        assert self.region is not None
+        before = self._mask.window(self.region)
+        depth_allowed = self.protocol.UNASKED_DEPTH * float(np.sqrt(self._mask.area))
+        for added in (True, False):
+            change = (inside & ~before) if added else (before & ~inside)
+            count, labels = cv2.connectedComponents(change.view(np.uint8), connectivity=8)
+            if count == 1:
+                continue
+            padded = np.pad(change.view(np.uint8), 1)
+            depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+            deepest = np.zeros(count, np.float32)
+            np.maximum.at(deepest, labels.ravel(), depth.ravel())
+            undone = deepest > depth_allowed
+            undone[0] = False
+            for click in self.clicks:
+                row, col = round(click.y) - self.region.top, round(click.x) - self.region.left
+                if click.positive == added and 0 <= row < len(labels) and 0 <= col < len(labels[0]):
+                    undone[labels[row, col]] = False
+            inside[undone[labels]] = not added
 
     def _obey_clicks(self, inside: NDArray[np.bool_]) -> None:
         """Make a mask of the region agree with every click, by small disks where it does not."""
