@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfix.clicks import SimulatedUser
-from maskfix.predictor import PaperProtocol, Predictor, Request, Session
+from maskfix.masks import Mask, iou
+from maskfix.predictor import FastProtocol, PaperProtocol, Predictor, Request, Session
 from maskfix.predictor.paper import PaperSession, Region, expand_region, region_iou
 from maskfix.types import Click
 
@@ -254,3 +255,22 @@ def test_one_session_that_fails_does_not_fail_the_others() -> None:
 
 def _first(session: Session) -> tuple[int, int]:
     return int(session.clicks[0].y), int(session.clicks[0].x)
+
+
+def test_large_changes_that_no_click_asked_for_are_taken_back() -> None:
+    """The network sees two red disks as object; the click is about the first only."""
+    image = np.full((120, 200, 3), 40, np.uint8)
+    y, x = np.mgrid[:120, :200]
+    near, far = (y - 60) ** 2 + (x - 60) ** 2 < 900, (y - 60) ** 2 + (x - 150) ** 2 < 900
+    image[near | far] = (255, 0, 0)
+    half = near & (x < 70)
+
+    def network(pixels: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"instances": 20 * (pixels[:, :1] - 0.5)}
+
+    predictor = Predictor(network, FastProtocol(expansion=4.0))
+    for mask, expected in ((half, near), (None, near | far)):
+        session = predictor.start(image, mask)
+        session.clicks.append(Click(x=80, y=60, positive=True))
+        predictor.step([session])
+        assert iou(session.mask(), Mask.from_array(expected)) > 0.95
