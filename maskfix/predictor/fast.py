@@ -147,7 +147,7 @@ class FastSession(Session):
             padded = np.pad(change.view(np.uint8), 1)
             depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
             deepest = np.zeros(count, np.float32)
-            np.maximum.at(deepest, labels.ravel(), depth.ravel())
+            np.maximum.at(deepest, np.asarray(labels, np.intp).ravel(), depth.ravel())
             undone = deepest > depth_allowed
             undone[0] = False
             for click in self.clicks:
