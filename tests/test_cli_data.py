@@ -12,6 +12,7 @@ from test_train_readers import annotation, coco2017, dump, write_image
 from tiny_data import scene, write_coco
 from typer.testing import CliRunner, Result
 
+from maskfix.benchmarks import read_benchmark
 from maskfix.cli.data import app
 from maskfix.errors import InputError, UsageError
 from maskfix.masks import Mask, iou
@@ -141,6 +142,24 @@ def test_damage_is_seeded_and_in_range(tmp_path: Path) -> None:
     for i in range(3):
         for mask, reference in zip(data.objects(i).things, scene(i)[1], strict=True):
             assert 0.6 <= iou(mask, Mask.from_array(reference)) <= 0.9
+
+
+def test_damage_keeps_ids_and_eval_starts_from_it(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "set", 3)
+    path = root / "annotations.json"
+    content = json.loads(path.read_text())
+    content["annotations"][2]["segmentation"] = [[1, 1, 2, 1, 2, 2, 1, 2]]  # too small to damage
+    for entry in content["annotations"]:
+        entry["id"] = 7 + 3 * entry["id"]
+    path.write_text(json.dumps(content))
+    out = tmp_path / "damaged.json"
+    assert "5 damaged masks; 1 were too small" in run("damage", root, out).output
+    entries = json.loads(out.read_text())["annotations"]
+    assert [entry["id"] for entry in entries] == [7, 10, 16, 19, 22]
+    cases = read_benchmark("set", root, out).cases
+    for case in cases:
+        assert case.initial is not None and 0.75 <= iou(case.initial, case.reference) <= 0.85
+    assert len(cases) == 5
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 0.8), (0.0, 0.5), (0.5, 1.0)])

@@ -12,6 +12,8 @@ import typer
 from maskfix.errors import InputError, InstanceError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from maskfix.masks import Mask
     from maskfix.train.data import InstanceData, Record
 
@@ -134,7 +136,8 @@ def damage_command(
 ) -> None:
     """Damage reference masks as detectors and click tools leave them.
 
-    Masks too small to be damaged to that IoU are left out, and counted.
+    Annotation ids are kept, so that maskfix eval --masks knows which mask is whose. Masks too small
+    to be damaged to that IoU are left out, and counted.
     """
     from maskfix.damage import DAVIS585, DETECTOR, damage_mask
     from maskfix.train.readers import open_data
@@ -145,13 +148,17 @@ def damage_command(
     kinds = DAVIS585 if mixture is Mixture.DAVIS585 else DETECTOR
     data, writer, left_out = open_data(Path(path).name, path, format, split), _CocoWriter(), 0
     for index, record in enumerate(data.records):
+        objects = data.objects(index)
         damaged: list[Mask] = []
-        for number, mask in enumerate(data.objects(index).things):
+        ids: list[int | str | None] = []
+        for number, mask in enumerate(objects.things):
             try:
                 damaged.append(damage_mask(mask, f"{record.file}#{number}", seed, low, high, kinds))
             except InstanceError:
                 left_out += 1
-        writer.add(record, damaged, [])
+                continue
+            ids.append(objects.ids[number] if objects.ids else None)
+        writer.add(record, damaged, [], ids)
     writer.write(out, f"masks damaged to an IoU of {low} to {high} ({mixture.value}, seed {seed})")
     typer.echo(
         f"{out}: {len(writer.annotations)} damaged masks"
@@ -166,8 +173,14 @@ class _CocoWriter:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
-    def add(self, record: Record, things: list[Mask], stuff: list[Mask]) -> None:
-        """One image; left out if it has no mask."""
+    def add(
+        self,
+        record: Record,
+        things: list[Mask],
+        stuff: list[Mask],
+        ids: Sequence[int | str | None] = (),
+    ) -> None:
+        """One image; left out if it has no mask. Things without ids are numbered."""
         from maskfix.formats.segmentation import encode
 
         if not things and not stuff:
@@ -177,10 +190,11 @@ class _CocoWriter:
         self.images.append(
             {"id": number, "file_name": record.file, "height": height, "width": width}
         )
-        for mask, is_stuff in [(m, False) for m in things] + [(m, True) for m in stuff]:
-            box = mask.box
+        for position, mask in enumerate([*things, *stuff]):
+            is_stuff, box = position >= len(things), mask.box
+            known = ids[position] if position < len(ids) else None
             entry = {
-                "id": len(self.annotations) + 1,
+                "id": len(self.annotations) + 1 if known is None else known,
                 "image_id": number,
                 "category_id": 2 if is_stuff else 1,
                 "segmentation": encode(mask, "rle")[0],

@@ -29,11 +29,13 @@ class Objects(NamedTuple):
         things: instances, the objects to segment.
         stuff: regions without a shape of their own (sky, grass), taken for objects at times.
         ignore: what is neither object nor background.
+        ids: of the things, where annotations have them; else empty.
     """
 
     things: list[Mask]
     stuff: list[Mask] = []  # noqa: RUF012 - never changed
     ignore: Mask | None = None
+    ids: list[int | str | None] = []  # noqa: RUF012 - never changed
 
 
 class Size(NamedTuple):

@@ -41,6 +41,7 @@ class CocoAnnotation(msgspec.Struct):
     """An entry of "annotations"; "stuff" is maskfix's own mark of a region without a shape."""
 
     image_id: Id
+    id: Id | None = None
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
     iscrowd: int | bool = 0
     stuff: bool = False
@@ -81,10 +82,10 @@ def open_coco(
         InputError: no COCO file, or none of its images is there.
     """
     parsed = read_coco(labels.read(json_name), f"{labels.path}/{json_name}")
-    by_image: dict[Id, list[tuple[msgspec.Raw, bool]]] = {}
+    by_image: dict[Id, list[tuple[msgspec.Raw, bool, Id | None]]] = {}
     for annotation in parsed.annotations:
         if not annotation.iscrowd:
-            entry = (annotation.segmentation, annotation.stuff)
+            entry = (annotation.segmentation, annotation.stuff, annotation.id)
             by_image.setdefault(annotation.image_id, []).append(entry)
     present = frozenset(images.names)
     records, found = [], 0
@@ -108,11 +109,14 @@ def decode_annotations(files: Files, labels: Any, size: Size) -> Objects:
     """Masks of one image's annotations; those without a pixel are left out."""
     things: list[Mask] = []
     stuff: list[Mask] = []
-    for raw, is_stuff in labels:
+    ids: list[Id | None] = []
+    for raw, is_stuff, number in labels:
         mask = decode(msgspec.json.decode(raw), size)
         if mask.bits.size:
             (stuff if is_stuff else things).append(mask)
-    return Objects(things, stuff)
+            if not is_stuff:
+                ids.append(number)
+    return Objects(things, stuff, ids=ids)
 
 
 def _find(images: Files, present: frozenset[str], folder: str, name: str) -> str | None:
@@ -230,4 +234,4 @@ def decode_with_panoptic(files: Files, labels: Any, size: Size) -> Objects:
     rgb = decode_image(files.read(png), png, size).astype(np.int64)
     segments = rgb @ np.array([1, 256, 65536])
     masks = [Mask.from_array(segments == number) for number in ids]
-    return Objects(objects.things, [mask for mask in masks if mask.bits.size])
+    return objects._replace(stuff=[mask for mask in masks if mask.bits.size])
