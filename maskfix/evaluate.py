@@ -20,8 +20,8 @@ from maskfix import metrics
 from maskfix.clicks import IGNORE, SimulatedUser, miss
 from maskfix.errors import InstanceError
 from maskfix.masks import Mask, boundary_iou
-from maskfix.predictor import Predictor, Session
-from maskfix.predictor.drive import drive
+from maskfix.predictor import Session
+from maskfix.predictor.drive import ClickMethod, drive
 from maskfix.types import Click
 
 THRESHOLDS = (0.80, 0.85, 0.90)
@@ -191,7 +191,7 @@ class CaseJob:
 
 
 def run_cases(
-    predictor: Predictor,
+    predictor: ClickMethod,
     cases: Sequence[Case],
     rules: Rules,
     in_flight: int,
@@ -232,7 +232,7 @@ def run_cases(
 
 
 def evaluate_cases(
-    predictor: Predictor,
+    predictor: ClickMethod,
     cases: Sequence[Case],
     max_clicks: int = NOC_LIMIT,
     target_iou: float = 0.9,

@@ -1,13 +1,14 @@
 """A whole evaluation: models on sets, resumable, written as tables, plots and pictures.
 
-Legend of an *entry*: one model with one method on one set, a row of the table.
+Legend of an *entry*: one contestant (a model with a method, or a method alone) on one set, a row of
+the table.
 """
 
 from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -22,9 +23,11 @@ from maskfix.benchmarks import Benchmark, read_annotated, read_benchmark
 from maskfix.errors import UsageError
 from maskfix.evaluate import THRESHOLDS, Rules, Trace, run_cases, summarise
 from maskfix.files import keep_apart
-from maskfix.model.checkpoint import Model, load_model
+from maskfix.methods import METHODS, Contestant, contestants, needs_model, parse_method
+from maskfix.model.checkpoint import load_model
 from maskfix.model.device import choose_device
-from maskfix.predictor import PaperProtocol, Predictor
+from maskfix.predictor import Predictor
+from maskfix.predictor.drive import ClickMethod
 from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal
 from maskfix.report.evaluation import write_report
@@ -66,8 +69,9 @@ class EvalConfig:
     Attributes:
         sets: at least one; names differ.
         out: a folder to be made.
-        models: names of shipped weights, or weights files.
-        methods: of `METHODS`.
+        models: names of shipped weights, or weights files; methods without a model of ours leave
+            them alone.
+        methods: of `maskfix.methods.METHODS`; ``NAME=PATH`` for those with files of their own.
         protocol: paper or fast; None is each model's own.
         rules: of the simulated user.
         thresholds: of IoU, rising.
@@ -103,14 +107,14 @@ class EvalConfig:
             raise UsageError(
                 "nothing to evaluate: give --dataset NAME=PATH, or --images with --reference"
             )
-        for what, values in (("--dataset", names), ("--model", self.models)):
+        for what, values in (
+            ("--dataset", names), ("--model", self.models), ("--method", self.methods)
+        ):  # fmt: skip
             repeated = [value for value in values if values.count(value) > 1]
             if repeated:
                 raise UsageError(f"{what}: {repeated[0]} is given twice; names must differ")
         for method in self.methods:
-            if method not in METHODS:
-                known = ", ".join(METHODS)
-                raise UsageError(f"--method: there is no {method}; there are: {known}")
+            parse_method(method)
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")
         steps = (0.0, *self.thresholds)
@@ -131,32 +135,22 @@ class EvalConfig:
                 raise UsageError(f"{flag}: expected at least {least}, found {value:g}")
 
 
-def _ritm(model: Model, config: EvalConfig, benchmark: Benchmark) -> Predictor:
-    """The paper's method: every click is answered by one feed-forward pass."""
-    predictor = Predictor(model, config.protocol, batch_size=config.batch_size)
-    if isinstance(predictor.protocol, PaperProtocol):
-        return Predictor(
-            model, "paper", zoom_target=benchmark.paper_zoom, batch_size=config.batch_size
-        )
-    return predictor
-
-
-METHODS: Mapping[str, Callable[[Model, EvalConfig, Benchmark], Predictor]] = {"ritm": _ritm}
-"""How a model answers clicks, by name."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """One row of the table."""
 
     benchmark: Benchmark
-    model: Model
-    method: str
+    contestant: Contestant
 
     @property
     def key(self) -> tuple[str, str, str]:
         """(set, model, method)."""
-        return self.benchmark.name, self.model.name, self.method
+        return self.benchmark.name, self.contestant.model_name, self.contestant.method
+
+    def make(self, config: EvalConfig) -> ClickMethod:
+        """What answers the clicks."""
+        zoom = self.benchmark.paper_zoom
+        return self.contestant.make(config.protocol, zoom, config.batch_size)
 
 
 class Evaluation:
@@ -172,11 +166,13 @@ class Evaluation:
     def __init__(self, config: EvalConfig) -> None:
         self.config = config
         device = choose_device(config.device)
-        self.models = [load_model(name, device) for name in config.models]
-        names = [model.name for model in self.models]
-        for name in names:
-            if names.count(name) > 1:
-                raise UsageError(f"--model: two files are named {name}; rename one of them")
+        wanted = config.models if needs_model(config.methods) else ()
+        self.models = [load_model(name, device) for name in wanted]
+        self.contestants = contestants(config.methods, self.models)
+        labels = [(c.model_name, c.method) for c in self.contestants]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise UsageError(f"two files are named {label[0]}; rename one of them")
         self.whole = [entry.read() for entry in config.sets]
         self.benchmarks = [b.select(config.min_area, config.limit) for b in self.whole]
         for benchmark in self.benchmarks:
@@ -184,6 +180,8 @@ class Evaluation:
                 raise UsageError(
                     f"--min-area: no instance of {benchmark.name} has {config.min_area} pixels"
                 )
+        for contestant in self.contestants:  # what cannot run should say so now
+            Entry(self.benchmarks[0], contestant).make(config)
 
     def run(self, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
         """Do the work; returns the content of noc.json.
@@ -208,11 +206,10 @@ class Evaluation:
         return self._write(done, say)
 
     def entries(self) -> Iterator[Entry]:
-        """Rows of the table: sets, in each the models, of each the methods."""
+        """Rows of the table: sets, in each the contestants."""
         for benchmark in self.benchmarks:
-            for model in self.models:
-                for method in self.config.methods:
-                    yield Entry(benchmark, model, method)
+            for contestant in self.contestants:
+                yield Entry(benchmark, contestant)
 
     def _evaluate(self, entry: Entry, done: dict[int, Trace], journal: Journal) -> None:
         """Run the cases that are not done yet."""
@@ -220,9 +217,10 @@ class Evaluation:
         if not todo:
             return
         config = self.config
-        predictor = METHODS[entry.method](entry.model, config, entry.benchmark)
+        predictor = entry.make(config)
         cases = [entry.benchmark.cases[i] for i in todo]
-        in_flight = IN_FLIGHT * config.batch_size
+        at_once = config.batch_size if isinstance(predictor, Predictor) else config.workers
+        in_flight = IN_FLIGHT * at_once
         threads = ThreadPoolExecutor(config.workers) if config.workers > 1 else nullcontext()
         title = " ".join(entry.key)
         with (
@@ -278,7 +276,7 @@ class Evaluation:
 
             worst = sorted(traces, key=badness)[: self.config.strips]
             cases = [entry.benchmark.cases[i] for i in worst]
-            predictor = METHODS[entry.method](entry.model, self.config, entry.benchmark)
+            predictor = entry.make(self.config)
             again = dict(run_cases(predictor, cases, self.config.rules, 8, keep_masks=True))
             folder = self.config.out / "strips" / safe_name("_".join(entry.key))
             for rank, case in enumerate(cases):
@@ -331,12 +329,13 @@ class Evaluation:
 
     def _about(self) -> dict[str, Any]:
         return {
+            "methods": {c.method: METHODS[c.method] for c in self.contestants},
             "machine": {
                 "device": str(choose_device(self.config.device)),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
-            }
+            },
         }
 
     def _prepare_out(self) -> Path:
@@ -407,4 +406,4 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     return Evaluation(config).run()
 
 
-__all__ = ["METHODS", "EvalConfig", "Evaluation", "SetConfig", "evaluate"]
+__all__ = ["EvalConfig", "Evaluation", "SetConfig", "evaluate"]

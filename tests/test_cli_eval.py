@@ -26,11 +26,12 @@ from typer.testing import CliRunner
 from maskfix.benchmarks import PAPER_ZOOM, Benchmark
 from maskfix.cli.eval import compare_command, evaluate_command
 from maskfix.errors import InputError, MaskfixError, UsageError
-from maskfix.evaluation import METHODS, EvalConfig, SetConfig
+from maskfix.evaluation import Entry, EvalConfig, SetConfig
 from maskfix.masks import Mask
+from maskfix.methods import Contestant
 from maskfix.model.checkpoint import load_model, save_weights
 from maskfix.model.registry import build_network
-from maskfix.predictor import PaperProtocol
+from maskfix.predictor import PaperProtocol, Predictor
 from maskfix.rle import counts_from_mask, text_from_counts
 
 app = typer.Typer()
@@ -174,7 +175,9 @@ def test_protocol_of_the_published_numbers(data: Path, tmp_path: Path) -> None:
         )
         model = load_model(data / "net.safetensors")
         zoom = PAPER_ZOOM.get(name.lower(), 400)
-        predictor = METHODS["ritm"](model, config, Benchmark(name, (), paper_zoom=zoom))
+        entry = Entry(Benchmark(name, (), paper_zoom=zoom), Contestant("ritm", model))
+        predictor = entry.make(config)
+        assert isinstance(predictor, Predictor)
         assert isinstance(predictor.protocol, PaperProtocol)
         assert predictor.protocol.zoom_target == expected and predictor.flip
 

@@ -22,7 +22,8 @@ LAYERS = (
     {"polygons"},
     {"clicks", "crops", "damage", "formats", "model", "report"},
     {"predictor"},
-    {"refinement", "evaluate", "compare", "showing"},
+    {"baselines"},
+    {"refinement", "evaluate", "compare", "methods", "showing"},
     {"benchmarks"},
     {"evaluation"},
     {"train"},
@@ -31,7 +32,10 @@ LAYERS = (
 )
 """A room imports from itself and from earlier layers; never from another room of its own layer."""
 
-WITH_TORCH = {"model", "predictor", "train", "evaluation", "refinement.run", "cli.train"}
+WITH_TORCH = {
+    *("model", "predictor", "train", "evaluation", "refinement.run", "cli.train"),
+    *("baselines.brs", "baselines.brs_optimize"),
+}
 """Rooms, or modules of other rooms, that may name torch."""
 
 HEAVY = ("torch", "numpy", "cv2", "pycocotools", "PIL", "yaml", "scipy", "matplotlib")

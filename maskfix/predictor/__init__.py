@@ -151,7 +151,7 @@ class Predictor:
                 try:
                     view = session.view()
                 except Exception as error:
-                    _note_failure(session, error, failures)
+                    note_failure(session, error, failures)
                     continue
                 group = groups.setdefault(tuple(view.image.shape), [])
                 group.append((session, view))
@@ -172,7 +172,7 @@ class Predictor:
         except Exception as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError)
             if len(group) == 1 or not (out_of_memory or failures is not None):
-                _note_failure(group[0][0], error, failures)
+                note_failure(group[0][0], error, failures)
                 return []
         half = len(group) // 2
         if out_of_memory:
@@ -238,7 +238,8 @@ class Predictor:
         return session
 
 
-def _note_failure(session: Session, error: Exception, failures: dict[Session, str] | None) -> None:
+def note_failure(session: Session, error: Exception, failures: dict[Session, str] | None) -> None:
+    """Put a failed session among the failures, with one line; without such a dict, raise."""
     if failures is None:
         raise error
     failures[session] = " ".join(f"{type(error).__name__}: {error}".split())[:300]

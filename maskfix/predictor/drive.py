@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from maskfix.predictor import Predictor, Session
+import numpy as np
+from numpy.typing import NDArray
+
+from maskfix.masks import Mask
+from maskfix.predictor import Session
 from maskfix.types import Click
+
+
+class ClickMethod(Protocol):
+    """What answers clicks: a `Predictor`, or a method to compare with."""
+
+    def start(self, image: NDArray[np.uint8], mask: NDArray[Any] | Mask | None = None) -> Session:
+        """Begin an instance; see `maskfix.predictor.Predictor.start`."""
+
+    def step(self, sessions: Sequence[Session], failures: dict[Session, str] | None = None) -> None:
+        """Find each session's mask anew; see `maskfix.predictor.Predictor.step`."""
 
 
 class Job(Protocol):
@@ -32,7 +46,7 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 def drive(
-    predictor: Predictor,
+    predictor: ClickMethod,
     jobs: Iterable[AnyJob],
     in_flight: int,
     pool: Executor | None = None,

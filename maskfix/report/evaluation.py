@@ -12,7 +12,7 @@ from typing import Any
 from maskfix.files import atomic_write
 from maskfix.metrics import noc
 from maskfix.report.evaluation_page import make_page
-from maskfix.report.plots import write_plots
+from maskfix.report.plots import row_label, write_plots
 
 Key = tuple[str, str, str]
 """(set, model, method)."""
@@ -27,8 +27,8 @@ def write_report(
     """Write noc.json, instances.csv, table.md, plots/*.png and report.html in a folder.
 
     noc.json is ``content``: ``format`` (1), ``maskfix`` (version), ``settings``, ``sets`` (with
-    what is special about them in ``notes``), ``models`` (with checksums), ``machine``, and
-    ``results``: one entry a set, model and method, with the keys that
+    what is special about them in ``notes``), ``models`` (with checksums), ``machine``, ``methods``
+    (titles by name), and ``results``: one entry a set, model and method, with the keys that
     `maskfix.evaluate.summarise` documents. All but ``spc`` and ``spc_published`` are the same
     however often a run was interrupted, and, on the CPU, for any batch size and worker count; the
     number of threads that torch computes with (``OMP_NUM_THREADS``, in ``machine``) may turn the
@@ -73,7 +73,7 @@ def make_tables(content: Mapping[str, Any]) -> list[tuple[str, Table]]:
     overview = [head]
     for model, method in lines:
         found = [by_key[name, model, method][f"noc{at}"] for name in names for at in ats]
-        overview.append([_label(model, method), *(f"{clicks:.2f}" for clicks in found)])
+        overview.append([row_label(model, method), *(f"{clicks:.2f}" for clicks in found)])
     tables = [("Number of clicks", overview)]
     limit = content["settings"]["max_clicks"]
     for name in names:
@@ -91,7 +91,7 @@ def markdown_tables(content: Mapping[str, Any]) -> str:
 def _details(results: Sequence[Mapping[str, Any]], ats: Sequence[str], limit: int) -> Table:
     """Everything about one set; a column a number."""
     low, top = min(20, limit), ats[-1]
-    columns: dict[str, Any] = {"Model": lambda r: _label(r["model"], r["method"]), "n": "n"}
+    columns: dict[str, Any] = {"Model": lambda r: row_label(r["model"], r["method"]), "n": "n"}
     for at in ats:
         columns[f"NoC{at}"] = f"noc{at}"
     for at in ats:
@@ -129,10 +129,6 @@ def _cell(value: Any, as_percent: bool, as_clicks: bool) -> str:
             return f"{100 * value:.1f} %"
         return f"{value:.2f}" if as_clicks else f"{value:.3f}"
     return str(value)
-
-
-def _label(model: str, method: str) -> str:
-    return model if method == "ritm" else f"{model} {method}"
 
 
 def _markdown(table: Table) -> str:

@@ -52,7 +52,7 @@ def make_page(
         images = (_image(path, title) for title, path in plots)
         parts += ["<h2>Curves</h2><div class=plots>", *images, "</div>"]
     for key, group in groupby(strips, key=lambda pair: pair[0]):
-        name = " / ".join(part for part in key if part != "ritm")
+        name = " / ".join(part for part in key if part not in ("-", "ritm"))
         images = (_image(path, f"{name} {path.stem}") for _, path in group)
         parts += [f"<h2>{escape(name)}: the hardest</h2><div class=strips>", *images, "</div>"]
     return "\n".join([*parts, "</html>\n"])

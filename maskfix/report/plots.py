@@ -44,7 +44,12 @@ def write_plots(
             curve = entry["miou@k"]
             begin = [entry["miou@0"]] if entry["worse@1"] is not None else []
             clicks = range(1 - len(begin), len(curve) + 1)
-            axes.plot(clicks, [*begin, *curve], marker=".", label=_label(entry))
+            axes.plot(
+                clicks,
+                [*begin, *curve],
+                marker=".",
+                label=row_label(entry["model"], entry["method"]),
+            )
         axes.set(xlabel="clicks", ylabel="mean IoU", title=name)
         written.append((f"{name}: mean IoU", _save(figure, folder / f"{safe}-miou.png")))
         figure = Figure(SIZE, DPI, layout="constrained")
@@ -53,7 +58,11 @@ def write_plots(
             axis.set_major_locator(MaxNLocator(integer=True))
         counts = [_counts(rows, entry, threshold, limit) for entry in entries]
         edges = [k + 0.5 for k in range(limit + 1)]
-        axes.hist(counts, bins=edges, label=[_label(entry) for entry in entries])
+        axes.hist(
+            counts,
+            bins=edges,
+            label=[row_label(entry["model"], entry["method"]) for entry in entries],
+        )
         axes.set(xlabel=f"clicks to {100 * threshold:g} % IoU", ylabel="instances", title=name)
         written.append((f"{name}: clicks needed", _save(figure, folder / f"{safe}-noc.png")))
     return written, ""
@@ -73,10 +82,9 @@ def _counts(
     return [int(count) for count in noc(lists, threshold, limit)]
 
 
-def _label(entry: Mapping[str, Any]) -> str:
-    return str(
-        entry["model"] if entry["method"] == "ritm" else f"{entry['model']} {entry['method']}"
-    )
+def row_label(model: str, method: str) -> str:
+    """What a row is called: its model and its method, without what goes without saying."""
+    return " ".join(name for name in (model, method) if name not in ("-", "ritm"))
 
 
 def _save(figure: Any, path: Path) -> Path:
