@@ -212,7 +212,7 @@ def test_a_small_part_can_be_split_off(result: np.ndarray, status: str, edits: l
     item = ImageItem(0, 1, "a.png", None, HEIGHT, WIDTH, (annotation,))
     clicks = (Click(80, 40, True), Click(50, 40, False))
     task = Task(annotation, InstanceScript(ById(1), clicks, split=True), whole)
-    outcome = conclude(item, task, Mask.from_array(result), 2, None, 0, "strict")
+    outcome = conclude(item, task, Mask.from_array(result), clicks, None, 0, "strict")
     assert outcome.row.status == status and [edit.kind for edit in outcome.edits] == edits
 
 

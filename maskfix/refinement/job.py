@@ -26,7 +26,7 @@ class InstanceJob:
         target: IoU at which simulated clicks stop.
         jitter, seed, name: how far simulated clicks miss, see `maskfix.clicks.miss`.
         seconds: time spent, its share of every network call it was in.
-        used: clicks so far.
+        used: the clicks so far.
         problem: why it could not be predicted.
     """
 
@@ -39,7 +39,7 @@ class InstanceJob:
     seed: int = 0
     name: str = ""
     seconds: float = 0.0
-    used: int = 0
+    used: list[Click] = field(default_factory=list)
     problem: str | None = None
     _pending: list[Click] = field(init=False)
     _simulated: int = field(init=False, default=0)
@@ -54,13 +54,13 @@ class InstanceJob:
         """See `maskfix.predictor.drive.Job`."""
         mask = self.session.mask()
         clicks, self._pending = self._pending, []
-        self.used += len(clicks)
+        self.used += clicks
         if any(mask.contains(round(c.y), round(c.x)) != c.positive for c in clicks):
             return clicks
         simulated = self._next_simulated(mask)
         if simulated is None:
             return []  # clicks that agree with the mask need no run
-        self.used += 1
+        self.used.append(simulated)
         return [*clicks, simulated]
 
     def _next_simulated(self, mask: Mask) -> Click | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from maskfix.refinement.guard import refusal
 from maskfix.refinement.plan import Task
 from maskfix.refinement.split import split_mask
 from maskfix.report.rows import Row, Status, make_row
+from maskfix.types import Click
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,19 @@ class Outcome:
         row: for the report.
         edits: of the annotations; none where they stay as they are.
         overlap: pixels of intersection and union with the reference, before and after.
+        image: ordinal of the image; None if there is none.
+        key: of the annotation; None if there is none.
+        clicks: that were used.
+        refused: the result that was rejected.
     """
 
     row: Row
     edits: tuple[Edit, ...] = ()
     overlap: tuple[int, int, int, int] | None = None
+    image: int | None = None
+    key: int | None = None
+    clicks: tuple[Click, ...] = ()
+    refused: Mask | None = None
 
 
 def failed(item: ImageItem, task: Task | None, reason: str) -> Outcome:
@@ -41,14 +51,14 @@ def failed(item: ImageItem, task: Task | None, reason: str) -> Outcome:
         status="failed",
         reason=reason,
     )
-    return Outcome(row)
+    return Outcome(row, image=item.ordinal, key=annotation.key if annotation else None)
 
 
 def conclude(
     item: ImageItem,
     task: Task,
     after: Mask,
-    clicks: int,
+    clicks: Sequence[Click],
     reference: Mask | None,
     seconds: float,
     guard: Guard,
@@ -59,7 +69,7 @@ def conclude(
         item: the image.
         task: what was to be done.
         after: the predictor's result; the task's own mask where it was not run.
-        clicks: how many were used.
+        clicks: those that were used.
         reference: the right mask, if known.
         seconds: time it took.
         guard: how readily a result is refused.
@@ -73,6 +83,7 @@ def conclude(
         reason = None if after.area and rest.area else "the clicks do not tell two parts apart"
     else:
         reason = refusal(start, after, guard) if clicks and after != start else None
+    refused = after if reason else None
     if reason:
         after = start
     edits = () if reason else _edits(item, task, after, rest)
@@ -87,7 +98,7 @@ def conclude(
         image=item.file,
         id=annotation.id if annotation else None,
         category=category,
-        clicks=clicks,
+        clicks=len(clicks),
         iou_change=iou(before, after),
         pixels_added=after.area - intersection(before, after),
         pixels_removed=before.area - intersection(before, after),
@@ -96,7 +107,9 @@ def conclude(
         ms=round(1000 * seconds, 2),
         **_scores(before, after, reference),
     )
-    return Outcome(row, edits, _overlap(before, after, reference))
+    overlap = _overlap(before, after, reference)
+    key = annotation.key if annotation else None
+    return Outcome(row, edits, overlap, item.ordinal, key, tuple(clicks), refused)
 
 
 def _edits(item: ImageItem, task: Task, mask: Mask, rest: Mask) -> tuple[Edit, ...]:
@@ -156,6 +169,10 @@ def pack(outcome: Outcome) -> dict[str, Any]:
     return {
         "row": make_row(outcome.row),
         "overlap": outcome.overlap,
+        "image": outcome.image,
+        "key": outcome.key,
+        "clicks": [[click.x, click.y, click.positive] for click in outcome.clicks],
+        "refused": None if outcome.refused is None else _pack_mask(outcome.refused),
         "edits": [
             {
                 "kind": edit.kind,
@@ -176,7 +193,7 @@ def unpack_edits(line: dict[str, Any]) -> list[Edit]:
             edit["kind"],
             edit["image"],
             edit["key"],
-            None if edit["mask"] is None else _unpack_mask(edit["mask"]),
+            None if edit["mask"] is None else unpack_mask(edit["mask"]),
             edit["category"],
         )
         for edit in line["edits"]
@@ -188,6 +205,7 @@ def _pack_mask(mask: Mask) -> dict[str, Any]:
     return {"size": [mask.height, mask.width], "counts": counts}
 
 
-def _unpack_mask(packed: dict[str, Any]) -> Mask:
+def unpack_mask(packed: dict[str, Any]) -> Mask:
+    """A mask as `pack` writes it."""
     height, width = packed["size"]
     return rle.mask_from_counts(rle.counts_from_text(packed["counts"]), height, width)

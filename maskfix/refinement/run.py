@@ -199,7 +199,7 @@ class Refinement:
         mask = task.mask or Mask.empty(height, width)
         script, simulate = task.script, self.config.simulate
         if script.action is not None or not (script.clicks or (simulate and reference)):
-            return conclude(loaded.item, task, mask, 0, reference, 0, self.config.guard)
+            return conclude(loaded.item, task, mask, (), reference, 0, self.config.guard)
         # The mask that is to be split holds both parts: it says nothing about where one ends.
         session = predictor.start(loaded.image, None if script.split else task.mask)
         config = self.config
