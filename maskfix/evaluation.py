@@ -180,8 +180,9 @@ class Evaluation:
                 raise UsageError(
                     f"--min-area: no instance of {benchmark.name} has {config.min_area} pixels"
                 )
-        for contestant in self.contestants:  # what cannot run should say so now
-            Entry(self.benchmarks[0], contestant).make(config)
+        for contestant in self.contestants:
+            if contestant.model is None:  # files and packages that are missing should show now
+                Entry(self.benchmarks[0], contestant).make(config)
 
     def run(self, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
         """Do the work; returns the content of noc.json.

@@ -18,6 +18,7 @@ from maskfix.model.blocks import BasicBlock, Bottleneck, conv, conv_bn_relu, res
 from maskfix.model.click_maps import Encoding
 from maskfix.model.fusion import ClicksGroups, InputScheme, PaperNetwork, Radius
 from maskfix.model.initialise import load_trunk_state
+from maskfix.model.network import Features
 
 Backbone = Literal["resnet34", "resnet50"]
 
@@ -112,7 +113,7 @@ def _separable_head(inputs: int, channels: int, outputs: int) -> nn.Sequential:
 
 
 class DeepLab(nn.Module):
-    """Trunk, pyramid pooling and decoder: image to features at stride 4."""
+    """Trunk, pyramid pooling and decoder; `DeepLabNetwork` runs them."""
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
@@ -122,14 +123,6 @@ class DeepLab(nn.Module):
         skip = conv_bn_relu(self.backbone.skip_channels, SKIP_CHANNELS, 1)
         self.skip_project = nn.Sequential(OrderedDict(skip_project=skip))
         self.aspp = ASPP(self.backbone.channels, channels)
-
-    def forward(self, rgb: Tensor, fused: Tensor | None) -> Tensor:
-        """See `ResNet.forward` for the inputs -> (B, channels, H/4, W/4)."""
-        fine, coarse = self.backbone(rgb, fused)
-        fine = self.skip_project(fine)
-        coarse = resize(self.aspp(coarse), fine.shape[2:])
-        decoded: Tensor = self.head(torch.cat([coarse, fine], dim=1))
-        return decoded
 
 
 class DeepLabNetwork(PaperNetwork):
@@ -158,10 +151,24 @@ class DeepLabNetwork(PaperNetwork):
         head = _separable_head(deeplab_channels, deeplab_channels // 2, 1)
         self.head = nn.Sequential(OrderedDict(layers=head))
 
-    def forward(self, image: Tensor, points: Tensor) -> dict[str, Tensor]:
+    def trunk(self, rgb: Tensor, encoding: Tensor) -> Features:
+        """Features at stride 8; beside them, those that skip the pyramid, at stride 4."""
+        fine, coarse = self.feature_extractor.backbone(*self.fuse(rgb, encoding))
+        return Features(coarse, (self.feature_extractor.skip_project(fine),))
+
+    def context(self, features: Features) -> Features:
+        """Pyramid pooling, joined with the fine features."""
+        [fine] = features.rest
+        coarse = resize(self.feature_extractor.aspp(features.main), fine.shape[2:])
+        return Features(torch.cat([coarse, fine], dim=1))
+
+    def decode(self, features: Features) -> Features:
+        """(B, deeplab_channels, H/4, W/4)."""
+        return Features(self.feature_extractor.head(features.main))
+
+    def classify(self, features: Features, height: int, width: int) -> dict[str, Tensor]:
         """See `ClickNetwork`."""
-        logits = self.head(self.feature_extractor(*self.fuse(image, points)))
-        return self.outputs(image, logits, None)
+        return self.outputs(self.head(features.main), None, height, width)
 
     def load_trunk_state(self, state: dict[str, Tensor]) -> None:
         """Start the trunk from ImageNet weights in torchvision's keys (ResNet-50: "v1s").

@@ -90,17 +90,18 @@ class PaperNetwork(ClickNetwork):
         if input_scheme == "conv1e":  # takes part in the trunk's first layer, and learns as slowly
             self.backbone_prefixes = (*self.backbone_prefixes, "maps_transform.")
 
-    def fuse(self, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor | None]:
+    def fuse(self, rgb: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor | None]:
         """Input of the trunk (B, 3, H, W), and what to add to its stride-2 features, or None."""
-        rgb, encoding = self.encode(image, points)
         if self.input_scheme == "dmf":
             return self.rgb_conv(torch.cat([rgb, encoding], dim=1)), None
         return rgb, self.maps_transform(encoding)
 
     @staticmethod
-    def outputs(image: Tensor, logits: Tensor, auxiliary: Tensor | None) -> dict[str, Tensor]:
+    def outputs(
+        logits: Tensor, auxiliary: Tensor | None, height: int, width: int
+    ) -> dict[str, Tensor]:
         """Bring the heads' logits to the size of the image, under their published names."""
         named = {"instances": logits}
         if auxiliary is not None:
             named["instances_aux"] = auxiliary
-        return {name: resize(value, image.shape[2:]) for name, value in named.items()}
+        return {name: resize(value, (height, width)) for name, value in named.items()}

@@ -18,6 +18,7 @@ from maskfix.model.blocks import BasicBlock, Bottleneck, conv, conv_bn_relu, res
 from maskfix.model.click_maps import Encoding
 from maskfix.model.fusion import ClicksGroups, InputScheme, PaperNetwork, Radius
 from maskfix.model.initialise import load_trunk_state
+from maskfix.model.network import Features
 from maskfix.model.ocr import ObjectContextHead
 
 # (blocks in layer 1 and in every branch, modules of stages 2, 3 and 4)
@@ -74,7 +75,7 @@ def _transition(before: tuple[int, ...], after: tuple[int, ...]) -> nn.ModuleLis
 
 
 class HRNet(nn.Module):
-    """Trunk and head. See `HRNetNetwork` for the arguments."""
+    """The layers of trunk and head. See `HRNetNetwork` for the arguments."""
 
     def __init__(self, width: int, depth: str, ocr_width: int) -> None:
         super().__init__()
@@ -119,14 +120,10 @@ class HRNet(nn.Module):
         size = branches[0].shape[2:]
         return torch.cat([resize(branch, size) for branch in branches], dim=1)
 
-    def forward(self, rgb: Tensor, fused: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Logits and auxiliary logits (B, 1, H/4, W/4); the latter None without OCR."""
-        features = self.trunk(rgb, fused)
-        if not self.ocr_width:
-            return self.cls_head(features), None
+    def object_context(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """OCR: features -> features (B, 2 * ocr_width, H/4, W/4), auxiliary logits, one channel."""
         auxiliary = self.aux_head(features)
-        context = self.ocr_distri_head(self.conv3x3_ocr(features), auxiliary)
-        return self.cls_head(context), auxiliary
+        return self.ocr_distri_head(self.conv3x3_ocr(features), auxiliary), auxiliary
 
 
 def _convolutional_head(channels: int, kernel: int) -> nn.Sequential:
@@ -166,10 +163,22 @@ class HRNetNetwork(PaperNetwork):
         self.with_aux_output = with_aux_output
         self.feature_extractor = HRNet(width, depth, ocr_width)
 
-    def forward(self, image: Tensor, points: Tensor) -> dict[str, Tensor]:
+    def trunk(self, rgb: Tensor, encoding: Tensor) -> Features:
+        """All branches together, at stride 4."""
+        return Features(self.feature_extractor.trunk(*self.fuse(rgb, encoding)))
+
+    def decode(self, features: Features) -> Features:
+        """OCR, and its auxiliary logits beside it."""
+        if not self.feature_extractor.ocr_width:
+            return features
+        mixed, auxiliary = self.feature_extractor.object_context(features.main)
+        return Features(mixed, (auxiliary,) if self.with_aux_output else ())
+
+    def classify(self, features: Features, height: int, width: int) -> dict[str, Tensor]:
         """See `ClickNetwork`."""
-        logits, auxiliary = self.feature_extractor(*self.fuse(image, points))
-        return self.outputs(image, logits, auxiliary if self.with_aux_output else None)
+        auxiliary = features.rest[0] if features.rest else None
+        logits = self.feature_extractor.cls_head(features.main)
+        return self.outputs(logits, auxiliary, height, width)
 
     def load_trunk_state(self, state: dict[str, Tensor]) -> None:
         """Start the trunk from ImageNet weights in the keys of HRNet-Image-Classification.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maskfix.errors import CheckpointError
 from maskfix.model.click_maps import ClickMaps
-from maskfix.model.network import IMAGENET_MEAN, IMAGENET_STD, ClickNetwork
+from maskfix.model.network import IMAGENET_MEAN, IMAGENET_STD, ClickNetwork, Features
 
 # EfficientNet-Lite0: (expansion, output channels, repeats, stride, kernel) a stage
 STAGES = (
@@ -245,24 +245,39 @@ class Lite(ClickNetwork):
         self.head = nn.Conv2d(32, 2, 1)  # delta and gate
         nn.init.constant_(self.head.bias[1:], -1.0)  # type: ignore[index]
 
-    def forward(self, image: Tensor, points: Tensor) -> dict[str, Tensor]:
-        """See `ClickNetwork`. Any size; sizes that are multiples of 32 need no padding."""
-        height, width = image.shape[2:]
-        bottom, right = -height % 32, -width % 32
+    def encode(self, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ClickNetwork`; padded at the bottom and right to multiples of 32."""
+        bottom, right = -image.shape[2] % 32, -image.shape[3] % 32
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
-        rgb, encoding = self.encode(image, points)
+        return super().encode(image, points)
+
+    def trunk(self, rgb: Tensor, encoding: Tensor) -> Features:
+        """Strides 16 and 32 together; beside them 8, 4 and 2, and the encoding."""
         s2, s4, s8, s16, s32 = self.encoder(rgb, self.maps_transform(encoding))
         x = self.lateral16(_with_maps(s16, encoding))
         x = x + _resize(self.lateral32(s32), x.shape[2], x.shape[3])
-        x = self.attention(x)
-        x = self.up8(x, _with_maps(s8, encoding))
+        return Features(x, (s8, s4, s2, encoding))
+
+    def context(self, features: Features) -> Features:
+        """Self-attention."""
+        return Features(self.attention(features.main), features.rest)
+
+    def decode(self, features: Features) -> Features:
+        """Up to stride 2; beside it stride 4, and the encoding."""
+        s8, s4, s2, encoding = features.rest
+        x = self.up8(features.main, _with_maps(s8, encoding))
         quarter = self.up4(x, _with_maps(s4, encoding))
-        delta, gate = self.head(self.up2(quarter, s2)).split(1, dim=1)  # (B, 1, H/2, W/2)
+        return Features(self.up2(quarter, s2), (quarter, encoding))
+
+    def classify(self, features: Features, height: int, width: int) -> dict[str, Tensor]:
+        """See `ClickNetwork`; delta + gate * mask, without the padding."""
+        quarter, encoding = features.rest
+        size = encoding.shape[2:]
+        delta, gate = self.head(features.main).split(1, dim=1)  # (B, 1, H/2, W/2)
         given = MASK_LOGIT * (2 * encoding[:, :1] - 1)
-        logits = _resize(delta, *image.shape[2:])
-        logits = logits + _resize(gate.sigmoid(), *image.shape[2:]) * given
-        aux = _resize(self.aux_head(quarter), *image.shape[2:])
+        logits = _resize(delta, *size) + _resize(gate.sigmoid(), *size) * given
+        aux = _resize(self.aux_head(quarter), *size)
         return {
             "instances": logits[..., :height, :width],
             "instances_aux": aux[..., :height, :width],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,18 @@ from maskfix.model.click_maps import ClickMaps
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Features(NamedTuple):
+    """What passes from one stage of a network to the next.
+
+    Attributes:
+        main: (B, C, h, w), what the next stage works on.
+        rest: what later stages need beside it.
+    """
+
+    main: Tensor
+    rest: tuple[Tensor, ...] = ()
 
 
 class ClickNetwork(nn.Module):
@@ -24,6 +39,9 @@ class ClickNetwork(nn.Module):
 
     Returns ``{"instances": (B, 1, H, W) logits}`` and, where the network has an auxiliary head,
     ``"instances_aux"`` of the same shape. Sigmoid is left to the caller.
+
+    A network runs in stages: `encode`, `trunk`, `context`, `decode`, `classify`; in between, its
+    features can be taken hold of.
 
     Attributes:
         backbone_prefixes: starts of the names of those parameters that come from ImageNet weights
@@ -46,6 +64,12 @@ class ClickNetwork(nn.Module):
         """Channels beside RGB: the previous mask, if any, and the click maps."""
         return self.click_maps.channels + int(self.with_prev_mask)
 
+    def forward(self, image: Tensor, points: Tensor) -> dict[str, Tensor]:
+        """See the class."""
+        features = self.trunk(*self.encode(image, points))
+        features = self.decode(self.context(features))
+        return self.classify(features, image.shape[2], image.shape[3])
+
     def encode(self, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Split and normalise the input.
 
@@ -57,6 +81,25 @@ class ClickNetwork(nn.Module):
         maps = self.click_maps(points, image.shape[2], image.shape[3]).to(image.dtype)
         encoding = torch.cat([image[:, 3:], maps], dim=1) if self.with_prev_mask else maps
         return rgb, encoding
+
+    @abstractmethod
+    def trunk(self, rgb: Tensor, encoding: Tensor) -> Features:
+        """What `encode` made -> features of the pre-trained part of the network."""
+
+    def context(self, features: Features) -> Features:
+        """Let every place know of the rest of the image; nothing, in networks without such a part.
+
+        The numbers of channels may differ from stage to stage.
+        """
+        return features
+
+    def decode(self, features: Features) -> Features:
+        """Features from which each pixel is classified; nothing is done where `classify` does."""
+        return features
+
+    @abstractmethod
+    def classify(self, features: Features, height: int, width: int) -> dict[str, Tensor]:
+        """Logits of the size of the image, as the network returns them."""
 
     def load_trunk_state(self, state: dict[str, Tensor]) -> None:
         """Start the trunk from the tensors of an ImageNet classification network.
