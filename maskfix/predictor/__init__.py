@@ -193,18 +193,10 @@ class Predictor:
     def _run(self, group: list[tuple[Session, View]]) -> list[Session]:
         """One network call; returns the sessions that want another look."""
         views = [view for _, view in group]
-        image = torch.stack([view.image for view in views])
-        if self.with_mask:
-            image = torch.cat([image, torch.stack([view.mask for view in views])], dim=1)
-        points = pack_points(views)
-        if self.flip:
-            image = torch.cat([image, image.flip(3)])
-            points = torch.cat([points, mirror_points(points, image.shape[3])])
-        image = image.contiguous(memory_format=torch.channels_last)
+        image, points = network_inputs(views, self.with_mask, self.flip)
         logits = self.network(image.to(self.device), points.to(self.device))["instances"].float()
         if self.flip:
-            straight, mirrored = logits.chunk(2)
-            logits = (straight + mirrored.flip(3)) / 2
+            logits = average_mirrored(logits)
         answers = logits.sigmoid().cpu().numpy()[:, 0]
         return [s for (s, _), answer in zip(group, answers, strict=True) if s.accept(answer)]
 
@@ -259,6 +251,25 @@ def _settings(
 
 def _same(a: NDArray[Any] | Mask, b: NDArray[Any]) -> bool:
     return a is b or (isinstance(a, np.ndarray) and np.array_equal(a, b))
+
+
+def network_inputs(views: Sequence[View], with_mask: bool, flip: bool) -> tuple[Tensor, Tensor]:
+    """Images and points of a batch as `ClickNetwork` takes them; with `flip` their mirror images
+    follow."""
+    image = torch.stack([view.image for view in views])
+    if with_mask:
+        image = torch.cat([image, torch.stack([view.mask for view in views])], dim=1)
+    points = pack_points(views)
+    if flip:
+        image = torch.cat([image, image.flip(3)])
+        points = torch.cat([points, mirror_points(points, image.shape[3])])
+    return image.contiguous(memory_format=torch.channels_last), points
+
+
+def average_mirrored(logits: Tensor) -> Tensor:
+    """Logits of images followed by those of their mirror images, (2B, 1, H, W) -> (B, 1, H, W)."""
+    straight, mirrored = logits.chunk(2)
+    return (straight + mirrored.flip(3)) / 2
 
 
 def pack_points(views: Sequence[View]) -> Tensor:
