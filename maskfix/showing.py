@@ -10,7 +10,7 @@ from maskfix.errors import InputError, InstanceError, UsageError
 from maskfix.files import atomic_write, keep_apart
 from maskfix.formats import ImageItem, Source, open_source
 from maskfix.formats.click_script import ImageScript, read_click_script
-from maskfix.formats.image import read_image
+from maskfix.formats.image import read_item
 from maskfix.masks import Mask
 from maskfix.report.overlay import draw_clicks, draw_masks, side_by_side
 
@@ -81,10 +81,7 @@ def _draw(
     script: ImageScript | None,
     ids: set[str] | None,
 ) -> cv2.typing.MatLike:
-    if item.path is None:
-        raise InstanceError("the image file was not found")
-    size = None if item.height is None or item.width is None else (item.height, item.width)
-    image = read_image(item.path, size)
+    image = read_item(item)
     after = draw_masks(image, chosen)
     if earlier is None and script is None:
         return after

@@ -16,14 +16,14 @@ PACKAGE = Path(maskfix.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"types", "files", "version", "runtime"},
+    {"types", "files", "version", "runtime", "threads"},
     {"archive", "config", "masks", "metrics"},
     {"rle"},
     {"polygons"},
     {"clicks", "crops", "damage", "formats", "model", "report"},
     {"predictor"},
     {"baselines"},
-    {"refinement", "evaluate", "compare", "methods", "showing"},
+    {"refinement", "evaluate", "compare", "methods", "showing", "sheet"},
     {"benchmarks"},
     {"evaluation"},
     {"train"},

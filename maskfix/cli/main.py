@@ -14,6 +14,7 @@ import typer
 from maskfix.cli.data import app as data_app
 from maskfix.cli.eval import compare_command, evaluate_command
 from maskfix.cli.refine import refine_command
+from maskfix.cli.sheet import sheet_command
 from maskfix.cli.show import show_command
 from maskfix.cli.train import train_command
 from maskfix.cli.weights import app as weights_app
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("refine")(refine_command)
 app.command("show")(show_command)
+app.command("sheet")(sheet_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)

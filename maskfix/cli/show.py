@@ -33,10 +33,14 @@ def show_command(
     """
     from maskfix.showing import show
 
-    wanted = None if ids is None else {part.strip() for part in ids.split(",") if part.strip()}
     kind = masks_format.value if masks_format else None
-    written, problems = show(images, masks, out, before, clicks, wanted, kind)
+    written, problems = show(images, masks, out, before, clicks, parse_ids(ids), kind)
     for problem in problems:
         typer.echo(f"not drawn: {problem}", err=True)
     typer.echo(f"{written} pictures in {out}")
     return 1 if problems else 0
+
+
+def parse_ids(ids: str | None) -> set[str] | None:
+    """The value of --ids."""
+    return None if ids is None else {part.strip() for part in ids.split(",") if part.strip()}

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from maskfix.errors import InputError, InstanceError
+from maskfix.formats.base import ImageItem
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 MOST_PIXELS = 500_000_000
@@ -72,6 +73,18 @@ def read_image(path: Path, expected_size: tuple[int, int] | None = None) -> NDAr
         raise InstanceError(f"image {path} does not exist") from None
     except Exception as error:  # decoders raise anything at all on damaged files
         raise InstanceError(f"image {path} cannot be read: {_one_line(error)}") from error
+
+
+def read_item(item: ImageItem) -> NDArray[np.uint8]:
+    """The pixels of an annotated image, as `read_image`, in the size it was annotated in.
+
+    Raises:
+        InstanceError: see `read_image`; or the file was not found.
+    """
+    if item.problem or item.path is None:
+        raise InstanceError(item.problem or "the image file was not found")
+    size = None if item.height is None or item.width is None else (item.height, item.width)
+    return read_image(item.path, size)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:

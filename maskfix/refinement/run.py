@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from maskfix.errors import InputError, InstanceError, UsageError
 from maskfix.files import keep_apart
 from maskfix.formats import ImageItem, Source, open_source
 from maskfix.formats.click_script import ImageScript, read_click_script
-from maskfix.formats.image import read_image
+from maskfix.formats.image import read_item
 from maskfix.masks import Mask
 from maskfix.model.checkpoint import Model, load_model
 from maskfix.model.device import choose_device
@@ -43,6 +43,7 @@ from maskfix.refinement.plan import Task, plan_image
 from maskfix.refinement.references import match_references
 from maskfix.report.rows import Row, Summary, write_rows, write_summary
 from maskfix.runtime import keep_freed_memory
+from maskfix.threads import map_ahead
 from maskfix.version import __version__
 
 CHUNK_IMAGES = 64
@@ -224,13 +225,8 @@ class Refinement:
 
     def _read_ahead(self, chunk: list[int], pool: ThreadPoolExecutor) -> Iterator[Loaded]:
         """Load images in order, some of them before they are asked for."""
-        waiting: deque[Future[Loaded]] = deque()
-        for ordinal in chunk:
-            waiting.append(pool.submit(self._load, ordinal))
-            if len(waiting) > READ_AHEAD * self.config.workers:
-                yield self._note_match(waiting.popleft().result())
-        while waiting:
-            yield self._note_match(waiting.popleft().result())
+        for loaded in map_ahead(self._load, chunk, pool, READ_AHEAD * self.config.workers):
+            yield self._note_match(loaded)
 
     def _note_match(self, loaded: Loaded) -> Loaded:
         if self.references is not None:
@@ -241,12 +237,7 @@ class Refinement:
         """Read one image and plan its tasks."""
         item = self.source[ordinal]
         try:
-            if item.problem or item.path is None:
-                raise InstanceError(item.problem or "the image file was not found")
-            expected = (
-                None if item.height is None or item.width is None else (item.height, item.width)
-            )
-            image = read_image(item.path, expected)
+            image = read_item(item)
         except InstanceError as error:
             return Loaded(item, None, self._tasks(item, None), {}, "", str(error))
         tasks = self._tasks(item, image.shape[:2])

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfix.files import atomic_write
-from maskfix.masks import Mask, enclose
+from maskfix.masks import Mask
 from maskfix.report.overlay import draw_clicks, draw_masks, side_by_side
+from maskfix.report.sheet_picture import region_around
 from maskfix.types import Box, Click
 
 Picture = NDArray[np.uint8]
 
 SHOWN = (1, 2, 3, 5, 10)  # clicks after which a picture is taken; and after the last
 HEIGHT, TITLE = 240, 26  # pixels of a picture and of the line above it
-MARGIN = 0.35  # around the object, in its own extent
 
 
 def write_strip(
@@ -42,7 +42,8 @@ def write_strip(
         clicks: as many.
         ious: before the first click and after each.
     """
-    region = _region(image, [reference, *masks[-1:]], clicks)
+    height, width = image.shape[:2]
+    region = region_around(height, width, [reference, *masks[-1:]], clicks)
     panels = [_panel(image, reference, (), region, f"reference  {name}")]
     if initial is not None:
         panels.append(_panel(image, initial, (), region, f"given  IoU {ious[0]:.3f}"))
@@ -55,23 +56,6 @@ def write_strip(
     done, content = cv2.imencode(".png", strip[:, :, ::-1])
     assert done
     atomic_write(path, content.tobytes())
-
-
-def _region(image: Picture, masks: Sequence[Mask], clicks: Sequence[Click]) -> Box:
-    box = masks[0].box
-    for mask in masks[1:]:
-        box = enclose(box, mask.box)
-    for click in clicks:
-        row, col = int(click.y), int(click.x)
-        box = enclose(box, Box(row, col, row + 1, col + 1))
-    margin = round(MARGIN * max(box.height, box.width)) + 8
-    height, width = image.shape[:2]
-    return Box(
-        max(0, box.top - margin),
-        max(0, box.left - margin),
-        min(height, box.bottom + margin),
-        min(width, box.right + margin),
-    )
 
 
 def _panel(image: Picture, mask: Mask, clicks: Sequence[Click], region: Box, title: str) -> Picture:

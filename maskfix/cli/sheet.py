@@ -1,0 +1,50 @@
+"""``maskfix sheet``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskfix.cli.refine import MasksFormat
+
+
+def sheet_command(
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    masks: Annotated[Path, typer.Option(help="Masks in any format that refine takes.")],
+    out: Annotated[Path, typer.Option(help="The page to make, NAME.html.")] = Path("sheet.html"),
+    triage: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="CSV of maskfix triage, or with columns image and id: which and in "
+            "what order; by default all.",
+        ),
+    ] = None,
+    ids: Annotated[
+        str | None, typer.Option(metavar="ID,ID,...", help="Only these instances.")
+    ] = None,
+    images_json: Annotated[
+        Path | None, typer.Option(help="COCO file that names the images of a results list.")
+    ] = None,
+    masks_format: Annotated[
+        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
+) -> int:
+    """Make a page on which clicks are made: open it in a browser, click, download clicks.yaml.
+
+    Example: maskfix sheet --images imgs/ --masks preds.json --out sheet.html
+    """  # fmt: skip
+    from maskfix.cli.show import parse_ids
+    from maskfix.sheet import make_sheet
+
+    kind = masks_format.value if masks_format else None
+    files, count, problems = make_sheet(
+        images, masks, out, triage, parse_ids(ids), images_json, kind, workers
+    )
+    for problem in problems:
+        typer.echo(f"not to be clicked on: {problem}", err=True)
+    typer.echo(f"{count} masks in {', '.join(map(str, files))}: open it in a browser")
+    return 1 if problems else 0

@@ -1,0 +1,113 @@
+"""Crops of images with the outlines of masks, as pages of `maskfix.report.sheet_page` show them.
+
+Coordinates are those of the whole image: a crop says which box of it is shown, and is scaled to
+that box by the browser, whatever its own size is.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from maskfix.masks import NO_BOX, Mask, enclose
+from maskfix.types import Box, Click
+
+LONGEST = 384  # pixels of the longer side of a crop
+QUALITY = 76  # of WebP
+MARGIN, LEAST_MARGIN = 0.4, 12  # around the object: in its own extent, and in pixels
+
+
+def region_around(
+    height: int, width: int, masks: Iterable[Mask], clicks: Iterable[Click] = ()
+) -> Box:
+    """The part of an image that shows masks and clicks and some of what is around them.
+
+    Args:
+        height, width: of the image.
+        masks: of that image; where there is nothing in them, the whole image is shown.
+        clicks: in it.
+    """
+    box = NO_BOX
+    for mask in masks:
+        box = enclose(box, mask.box)
+    for click in clicks:
+        row, col = round(click.y), round(click.x)
+        box = enclose(box, Box(row, col, row + 1, col + 1))
+    if box == NO_BOX:
+        return Box(0, 0, height, width)
+    margin = round(MARGIN * max(box.height, box.width)) + LEAST_MARGIN
+    return Box(
+        max(0, box.top - margin),
+        max(0, box.left - margin),
+        min(height, box.bottom + margin),
+        min(width, box.right + margin),
+    )
+
+
+def make_picture(
+    image: NDArray[np.uint8],
+    region: Box,
+    masks: Mapping[str, Sequence[Mask]],
+    clicks: Sequence[Click] = (),
+) -> dict[str, Any]:
+    """One crop.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        region: of it.
+        masks: by what they are; several for one are shown together.
+        clicks: to be shown.
+
+    Returns:
+        what assets/stage.js takes.
+    """
+    scale = min(1.0, LONGEST / max(region.height, region.width))
+    size = max(1, round(region.width * scale)), max(1, round(region.height * scale))
+    crop: Any = image[region.slices]
+    if scale < 1:
+        crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    assert done
+    return {
+        "src": f"data:image/webp;base64,{base64.b64encode(content.tobytes()).decode()}",
+        "box": {
+            "left": region.left,
+            "top": region.top,
+            "width": region.width,
+            "height": region.height,
+        },
+        "masks": {
+            name: "".join(outline(mask, scale) for mask in group) for name, group in masks.items()
+        },
+        "clicks": [{"x": c.x, "y": c.y, "positive": c.positive} for c in clicks],
+    }
+
+
+def outline(mask: Mask, scale: float = 1.0) -> str:
+    """The contours of a mask as an SVG path through the centres of its border pixels.
+
+    Args:
+        mask: the mask.
+        scale: it will be shown at; details that are smaller than half a pixel then are left out.
+    """
+    if not mask.bits.size:
+        return ""
+    contours, _ = cv2.findContours(
+        mask.bits.view(np.uint8),
+        cv2.RETR_CCOMP,
+        cv2.CHAIN_APPROX_SIMPLE,
+        offset=(mask.box.left, mask.box.top),
+    )
+    parts = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, 0.5 / scale, True)[:, 0] if scale < 1 else contour[:, 0]
+        steps = np.diff(points, axis=0)
+        moves = "".join(f"l{x} {y}" for x, y in steps.tolist())
+        parts.append(f"M{points[0, 0]} {points[0, 1]}{moves}z")
+    return "".join(parts)
