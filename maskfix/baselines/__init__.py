@@ -48,5 +48,6 @@ BASELINES: dict[str, Entry] = {
     },
     "rgb-brs": Entry("brs:InputBRS", f"RGB-BRS ({_F_BRS})", "model", {"target": "rgb"}),
     "distmap-brs": Entry("brs:InputBRS", f"DistMap-BRS ({_BRS})", "model", {"target": "clicks"}),
+    "sam": Entry("sam:SegmentAnything", "SAM as ONNX files (Kirillov et al., ICCV 2023)", "file"),
 }
 """All methods to compare with, by name."""
