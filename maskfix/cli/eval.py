@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskfix.baselines import BASELINES
 from maskfix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ def evaluate_command(
         typer.Option(help="Name of shipped weights, or a weights file. Can be repeated."),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="How clicks are answered. Can be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=PATH]",
+            help="How clicks are answered: ritm, or, to compare with, "
+            f"{', '.join(BASELINES)}. Can be repeated.",
+        ),
     ] = None,
     protocol: Annotated[
         ProtocolName | None, typer.Option(help="By default each model's own.")
