@@ -32,7 +32,8 @@ class RefineConfig:
         workers: threads that read images.
         masks_format: overrules what the masks look like.
         segmentation: how changed COCO masks are written.
-        everything: report instances without clicks too.
+        everything: also take the instances that the script does not name: without script and
+            simulated clicks they are cleaned, else only reported.
         guard: how readily a result is refused in favour of the old mask.
         resume: go on with an interrupted run in `out`.
         overwrite: replace a finished run in `out`.
@@ -60,6 +61,11 @@ class RefineConfig:
     resume: bool = False
     overwrite: bool = False
     fail_fast: bool = False
+
+    @property
+    def cleans(self) -> bool:
+        """Whether masks are cleaned without clicks."""
+        return self.everything and self.clicks is None and not self.simulate
 
     def __post_init__(self) -> None:
         if self.clicks is None and self.reference is None and not self.everything:

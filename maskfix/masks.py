@@ -129,6 +129,13 @@ def enclose(a: Box, b: Box) -> Box:
     )
 
 
+def grow(box: Box, rows: float, columns: float, height: int, width: int) -> Box:
+    """A box with so many rows above and below and columns at both sides, cut to an image's size."""
+    tall, broad = math.ceil(rows), math.ceil(columns)
+    grown = Box(box.top - tall, box.left - broad, box.bottom + tall, box.right + broad)
+    return intersect(grown, Box(0, 0, height, width))
+
+
 def intersection(a: Mask, b: Mask) -> int:
     """Pixels set in both masks of one image."""
     _assert_same_image(a, b)

@@ -82,7 +82,11 @@ def refine_command(
     ] = SegmentationKind.same,
     everything: Annotated[
         bool,
-        typer.Option("--all/--only-clicked", help="Report instances without clicks too."),
+        typer.Option(
+            "--all/--only-clicked",
+            help="Every instance: without any clicks, borders snap to where the network is sure; "
+            "with clicks, the other instances are reported as they are.",
+        ),
     ] = False,
     guard: Annotated[
         GuardLevel, typer.Option(help="How readily a result is refused for the old mask.")

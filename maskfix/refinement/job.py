@@ -63,6 +63,11 @@ class InstanceJob:
         self.used.append(simulated)
         return [*clicks, simulated]
 
+    def parts(self) -> tuple[Mask, Mask]:
+        """The finished instance's mask, and what was split off from it; empty if nothing was."""
+        mask = self.session.mask()
+        return mask, Mask.empty(mask.height, mask.width)
+
     def _next_simulated(self, mask: Mask) -> Click | None:
         if self._user is None or self._simulated >= self.simulate:
             return None

@@ -13,7 +13,6 @@ from maskfix.formats.click_script import New
 from maskfix.masks import Mask, boundary_iou, intersection, iou
 from maskfix.refinement.guard import refusal
 from maskfix.refinement.plan import Task
-from maskfix.refinement.split import split_mask
 from maskfix.report.rows import Row, Status, make_row
 from maskfix.types import Click
 
@@ -58,6 +57,7 @@ def conclude(
     item: ImageItem,
     task: Task,
     after: Mask,
+    rest: Mask | None,
     clicks: Sequence[Click],
     reference: Mask | None,
     seconds: float,
@@ -69,6 +69,7 @@ def conclude(
         item: the image.
         task: what was to be done.
         after: the predictor's result; the task's own mask where it was not run.
+        rest: what was split off from it, to be a new instance.
         clicks: those that were used.
         reference: the right mask, if known.
         seconds: time it took.
@@ -77,16 +78,13 @@ def conclude(
     annotation, script = task.annotation, task.script
     nothing = Mask.empty(after.height, after.width)
     start = task.mask or nothing
-    rest = nothing
-    if script.split and task.mask is not None:
-        after, rest = split_mask(task.mask, after, script.clicks)
-        reason = None if after.area and rest.area else "the clicks do not tell two parts apart"
-    else:
-        reason = refusal(start, after, guard) if clicks and after != start else None
+    reason = None
+    if after != start and not script.split:
+        reason = refusal(start, after, clicks, guard)
     refused = after if reason else None
     if reason:
         after = start
-    edits = () if reason else _edits(item, task, after, rest)
+    edits = () if reason else _edits(item, task, after, rest or nothing)
     if script.action == "delete":
         after = nothing
     before = (annotation.mask if annotation else None) or nothing
@@ -103,7 +101,7 @@ def conclude(
         pixels_added=after.area - intersection(before, after),
         pixels_removed=before.area - intersection(before, after),
         status=status,
-        reason=reason or _remark(task),
+        reason=reason or _remark(task, rest or nothing, bool(edits and not clicks)),
         ms=round(1000 * seconds, 2),
         **_scores(before, after, reference),
     )
@@ -132,12 +130,15 @@ def _edits(item: ImageItem, task: Task, mask: Mask, rest: Mask) -> tuple[Edit, .
     return tuple(edits)
 
 
-def _remark(task: Task) -> str:
+def _remark(task: Task, rest: Mask, is_unclicked: bool) -> str:
     script = task.script
     if task.absorbed is not None:
         return f"took in instance {task.absorbed.id}"
     if script.split:
-        return "split; the rest is a new instance"
+        done = "split; the rest is a new instance"
+        return done if rest.area else "no negative click is in the mask: there is nothing to split"
+    if is_unclicked and not (script.action or script.category):
+        return "cleaned without clicks"
     return {"delete": "deleted", "accept": "accepted as it is"}.get(script.action or "", "")
 
 

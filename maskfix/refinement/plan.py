@@ -91,6 +91,7 @@ def _plan_instance(
         if outside:
             raise InstanceError(outside)
         _refuse_contradiction(wish)
+        _refuse_impossible_split(wish, task.mask)
         if found is None and not any(click.positive for click in wish.clicks):
             raise InstanceError("a new instance needs at least one positive click")
         for category in _categories_written(wish, found):
@@ -123,6 +124,17 @@ def _refuse_contradiction(wish: InstanceScript) -> None:
         pixel = round(click.x), round(click.y)
         if signs.setdefault(pixel, click.positive) != click.positive:
             raise InstanceError(f"clicks of both kinds at ({pixel[0]}, {pixel[1]})")
+
+
+def _refuse_impossible_split(wish: InstanceScript, mask: Mask | None) -> None:
+    if not wish.split or mask is None:
+        return
+    for click in wish.clicks:
+        if click.positive and not mask.contains(round(click.y), round(click.x)):
+            raise InstanceError(
+                f"split: the positive click ({click.x:g}, {click.y:g}) is not in the mask, "
+                "of which it marks the part that stays"
+            )
 
 
 def _find(item: ImageItem, selector: Selector) -> Annotation:

@@ -35,12 +35,14 @@ from maskfix.model.checkpoint import Model, load_model
 from maskfix.model.device import choose_device
 from maskfix.predictor import Predictor
 from maskfix.predictor.drive import drive
+from maskfix.refinement.clean import CleaningJob
 from maskfix.refinement.job import InstanceJob
 from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal
 from maskfix.refinement.outcome import Outcome, conclude, failed, pack, unpack_edits
 from maskfix.refinement.plan import Task, plan_image
 from maskfix.refinement.references import match_references
+from maskfix.refinement.split import SplitJob
 from maskfix.report.rows import Row, Summary, write_rows, write_summary
 from maskfix.runtime import keep_freed_memory
 from maskfix.threads import map_ahead
@@ -198,12 +200,17 @@ class Refinement:
         height, width = loaded.image.shape[:2]
         reference = loaded.references.get(task.annotation.key) if task.annotation else None
         mask = task.mask or Mask.empty(height, width)
-        script, simulate = task.script, self.config.simulate
-        if script.action is not None or not (script.clicks or (simulate and reference)):
-            return conclude(loaded.item, task, mask, (), reference, 0, self.config.guard)
-        # The mask that is to be split holds both parts: it says nothing about where one ends.
-        session = predictor.start(loaded.image, None if script.split else task.mask)
-        config = self.config
+        script, config = task.script, self.config
+        simulate = config.simulate
+        cleans = config.cleans and mask.area > 0
+        if script.action is not None or not (script.clicks or (simulate and reference) or cleans):
+            return conclude(loaded.item, task, mask, None, (), reference, 0, config.guard)
+        if script.split:
+            first, second = (predictor.start(loaded.image) for _ in range(2))
+            return SplitJob(task, first, reference, other=second)
+        session = predictor.start(loaded.image, task.mask)
+        if cleans:
+            return CleaningJob(task, session, reference)
         target = script.target or config.target_iou
         name = f"{loaded.item.file}/{task.annotation.id if task.annotation else 'new'}"
         return InstanceJob(
@@ -216,7 +223,7 @@ class Refinement:
         return conclude(
             item,
             job.task,
-            job.session.mask(),
+            *job.parts(),
             job.used,
             job.reference,
             job.seconds,
