@@ -23,7 +23,7 @@ LAYERS = (
     {"clicks", "crops", "damage", "formats", "model", "report"},
     {"predictor"},
     {"baselines"},
-    {"refinement", "evaluate", "compare", "methods", "showing", "sheet"},
+    {"refinement", "evaluate", "compare", "methods", "showing", "sheet", "exporting"},
     {"benchmarks"},
     {"evaluation"},
     {"train"},

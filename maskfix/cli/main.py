@@ -13,6 +13,7 @@ import typer
 
 from maskfix.cli.data import app as data_app
 from maskfix.cli.eval import compare_command, evaluate_command
+from maskfix.cli.export import export_command
 from maskfix.cli.refine import refine_command
 from maskfix.cli.sheet import sheet_command
 from maskfix.cli.show import show_command
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command("refine")(refine_command)
 app.command("show")(show_command)
 app.command("sheet")(sheet_command)
+app.command("export")(export_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)
