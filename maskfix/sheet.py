@@ -15,7 +15,7 @@ from maskfix.errors import InputError, InstanceError, UsageError
 from maskfix.formats import Annotation, ImageItem, Source, open_source
 from maskfix.formats.image import read_item
 from maskfix.formats.script_text import card_of, category_names
-from maskfix.report.sheet_page import write_page
+from maskfix.report.sheet_page import DOWNLOADED, write_page
 from maskfix.report.sheet_picture import make_picture, region_around
 from maskfix.threads import map_ahead
 
@@ -23,7 +23,6 @@ MOST = 5000
 """Instances in one file, about 70 MB; more go into a second one."""
 
 READ_AHEAD = 2  # images, per worker
-DOWNLOADED = "~/Downloads/clicks.yaml"  # where browsers put it
 
 
 @dataclass(frozen=True)

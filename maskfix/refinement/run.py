@@ -36,6 +36,7 @@ from maskfix.model.device import choose_device
 from maskfix.predictor import Predictor
 from maskfix.predictor.drive import drive
 from maskfix.refinement.clean import CleaningJob
+from maskfix.refinement.gallery import write_report_page
 from maskfix.refinement.job import InstanceJob
 from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal
@@ -43,7 +44,7 @@ from maskfix.refinement.outcome import Outcome, conclude, failed, pack, unpack_e
 from maskfix.refinement.plan import Task, plan_image
 from maskfix.refinement.references import match_references
 from maskfix.refinement.split import SplitJob
-from maskfix.report.rows import Row, Summary, write_rows, write_summary
+from maskfix.report.rows import Row, Summary, read_rows, write_rows, write_summary
 from maskfix.runtime import keep_freed_memory
 from maskfix.threads import map_ahead
 from maskfix.version import __version__
@@ -393,6 +394,10 @@ class Refinement:
             "command": sys.argv,
         }
         write_summary(content, out)
+        lost = len(self.lost)
+        write_report_page(
+            out, read_rows(out), journal.lines(), lost, self.source, self.config, content
+        )
         return content
 
 

@@ -124,13 +124,16 @@ class Summary:
         }
 
     def _trim(self) -> None:
-        def rank(row: dict[str, Any]) -> tuple[bool, float]:
-            score = row["iou_after"]
-            if score is None:
-                score = row["iou_change"] if row["iou_change"] is not None else 2.0
-            return ["failed", "rejected"].count(row["status"]) == 0, score
+        self.worst = sorted(self.worst, key=severity)[:WORST]
 
-        self.worst = sorted(self.worst, key=rank)[:WORST]
+
+def severity(row: dict[str, Any]) -> tuple[bool, float]:
+    """Sorts rows by how much they want to be looked at: the rejected and failed ones, then those
+    with the lowest IoU, or with the largest change where there is no reference."""
+    score = row["iou_after"]
+    if score is None:
+        score = row["iou_change"] if row["iou_change"] is not None else 2.0
+    return row["status"] not in {"failed", "rejected"}, score
 
 
 def make_row(row: Row) -> dict[str, Any]:
@@ -160,6 +163,12 @@ def write_rows(rows: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[st
             writer.writerow(row)
             yield row
         text.detach()
+
+
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of report.jsonl in ``folder``, one by one."""
+    with (folder / "report.jsonl").open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
 
 
 def write_summary(summary: dict[str, Any], folder: Path) -> None:

@@ -20,6 +20,7 @@ from maskfix.files import atomic_stream
 from maskfix.version import __version__
 
 PER_PAGE = 48  # cards that are shown at once
+DOWNLOADED = "~/Downloads/clicks.yaml"  # where browsers put it
 
 _SHARED = ("dom", "marks", "script", "stage", "card", "dialogs", "gallery")
 _SCRIPTS = {"sheet": (*_SHARED, "sheet"), "report": (*_SHARED, "charts", "report")}

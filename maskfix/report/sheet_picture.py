@@ -25,7 +25,8 @@ MARGIN, LEAST_MARGIN = 0.4, 12  # around the object: in its own extent, and in p
 def region_around(
     height: int, width: int, masks: Iterable[Mask], clicks: Iterable[Click] = ()
 ) -> Box:
-    """The part of an image that shows masks and clicks and some of what is around them.
+    """The part of an image that shows masks and clicks and some of what is around them: a square
+    where the image is large enough.
 
     Args:
         height, width: of the image.
@@ -40,13 +41,18 @@ def region_around(
         box = enclose(box, Box(row, col, row + 1, col + 1))
     if box == NO_BOX:
         return Box(0, 0, height, width)
-    margin = round(MARGIN * max(box.height, box.width)) + LEAST_MARGIN
-    return Box(
-        max(0, box.top - margin),
-        max(0, box.left - margin),
-        min(height, box.bottom + margin),
-        min(width, box.right + margin),
-    )
+    extent = max(box.height, box.width)
+    side = extent + 2 * (round(MARGIN * extent) + LEAST_MARGIN)
+    top, bottom = _span(box.top, box.bottom, side, height)
+    left, right = _span(box.left, box.right, side, width)
+    return Box(top, left, bottom, right)
+
+
+def _span(start: int, stop: int, length: int, limit: int) -> tuple[int, int]:
+    """So many pixels around start..stop, moved and cut to lie in 0..limit."""
+    length = min(length, limit)
+    first = min(max(0, (start + stop - length) // 2), limit - length)
+    return first, first + length
 
 
 def make_picture(

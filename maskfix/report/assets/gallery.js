@@ -18,6 +18,7 @@ class Gallery {
     this.marks = new Marks(about.key);
     this.filters = [["All", () => true], ...filters, ...MARK_FILTERS];
     this.negative = false; // what a left click is
+    this.isLarge = false; // whether the current card fills the window
     this.cards = [];
     this.current = null;
     this.page = 0;
@@ -166,6 +167,7 @@ class Gallery {
     byId("marked").textContent = `${marked} of ${this.items.length} marked`;
     byId("progress").style.width = `${(100 * marked) / Math.max(1, this.items.length)}%`;
     byId("download").disabled = !marked;
+    byId("download").textContent = marked ? `Download clicks (${marked})` : "Download clicks";
     byId("unkept").hidden = this.marks.kept;
   }
 
