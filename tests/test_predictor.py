@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskfix.clicks import SimulatedUser
+from maskfix.crops import resample
 from maskfix.masks import Mask, iou
 from maskfix.predictor import FastProtocol, PaperProtocol, Predictor, Request, Session
 from maskfix.predictor.paper import PaperSession, Region, expand_region, region_iou
@@ -215,6 +216,37 @@ def test_fast_masks_agree_with_every_click(
         predictor.step([session])
         found = session.mask()
         assert all(found.contains(int(c.y), int(c.x)) == c.positive for c in session.clicks)
+
+
+def test_a_later_click_changes_only_what_is_near_it() -> None:
+    """Of an answer that adds a long bar and a far piece, the bar's part around the click stays."""
+    image = np.zeros((256, 256, 3), np.uint8)
+    given = np.zeros((256, 256), bool)
+    given[40:216, 40:140] = True
+    given[40:60, 220:230] = True
+    session = FastProtocol().start(image, given)
+
+    def answer(wanted: np.ndarray, click: Click) -> np.ndarray:
+        session.clicks.append(click)
+        session.view()
+        assert session.region is not None
+        soft = resample(wanted[session.region.slices].astype(np.float32), session.size)
+        assert not session.accept(soft)
+        return session.mask().to_array()
+
+    thin = given.copy()
+    thin[40:216, 140:144] = True  # borders may be put right anywhere by the first click
+    first = answer(thin, Click(141, 100, True))
+    assert np.count_nonzero(first ^ thin) < 0.01 * np.count_nonzero(thin)
+    later = first.copy()
+    later[100:116, 140:216] = True  # from the mask to the right, 16 pixels high
+    later[180:200, 60:80] = False  # far from the click
+    second = answer(later, Click(152, 108, True))
+    added = np.argwhere(second & ~first)
+    assert {(108, 146), (108, 152), (108, 170)} <= {(int(r), int(c)) for r, c in added}
+    assert added[:, 1].max() < 152 + 30  # 3 times its depth of 8 is 24
+    assert not (first & ~second).any()
+    assert np.array_equal(answer(second, Click(152, 108, True)), second)
 
 
 def test_fast_looks_at_the_pixel_nearest_to_a_click() -> None:

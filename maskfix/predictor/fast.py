@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from maskfix.crops import Size, fit_region, nearest_size, resample, to_network
 from maskfix.masks import Mask, enclose
 from maskfix.predictor.session import FloatArray, NetworkPoint, Session, View, as_probabilities
-from maskfix.types import Box
+from maskfix.types import Box, Click
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class FastProtocol:
 
     KEEP_IOU = 0.6  # a crop is kept while it overlaps the wished one so much
     UNASKED_DEPTH = 0.12  # of the square root of the mask's area: deeper changes need a click
+    REACH = 3.0  # of a later click, relative to its depth in what it changes; but at least
+    LEAST_REACH = 0.15  # of the square root of the mask's area
     DISK = 2.5  # radius in network pixels of what a click is sure to change
 
     @property
@@ -68,6 +70,7 @@ class FastSession(Session):
         self.region: Box | None = None
         self.size = protocol.sizes[0]
         self._patch: FloatArray | None = None  # (h, w), the last answer
+        self._followed = 0  # clicks that the mask follows already
         if isinstance(mask, Mask):
             self._mask = mask
         else:
@@ -100,20 +103,24 @@ class FastSession(Session):
         assert self.region is not None
         looked_at_all = not self._mask.bits.size
         self._patch = probabilities
-        region = self.region
-        inside = self._in_region() > self.protocol.threshold
-        if self.given:
+        soft = self._in_region()
+        inside = soft > self.protocol.threshold
+        if self.given and self._followed:
+            inside = self._keep_near_new_clicks(inside)
+        elif self.given:
             self._undo_unasked(inside)
         self._obey_clicks(inside)
-        whole = enclose(region, self._mask.box)
-        bits = self._mask.window(whole)
-        rows, cols = region.top - whole.top, region.left - whole.left
-        bits[rows : rows + region.height, cols : cols + region.width] = inside
-        self._mask = Mask.from_window(self._mask.height, self._mask.width, whole, bits)
-        if not looked_at_all or not self._mask.bits.size:
-            return False
-        self._choose_region()
-        return self.region != region
+        changed = inside != (soft > self.protocol.threshold)
+        if changed.any():  # the network is to see the mask as it stands
+            self._patch = resample(np.where(changed, inside.astype(np.float32), soft), self.size)
+        self._paste(inside)
+        if looked_at_all and self._mask.bits.size:
+            region = self.region
+            self._choose_region()
+            if self.region != region:
+                return True
+        self._followed = len(self.clicks)
+        return False
 
     def probabilities(self) -> FloatArray:
         """See `Session`; outside the last crop the mask's 0 or 1."""
@@ -126,9 +133,44 @@ class FastSession(Session):
         """See `Session`."""
         return self._mask
 
+    def _paste(self, inside: NDArray[np.bool_]) -> None:
+        """Put a mask of the region in the place of what was there."""
+        region = self.region
+        assert region is not None
+        whole = enclose(region, self._mask.box)
+        bits = self._mask.window(whole)
+        rows, cols = region.top - whole.top, region.left - whole.left
+        bits[rows : rows + region.height, cols : cols + region.width] = inside
+        self._mask = Mask.from_window(self._mask.height, self._mask.width, whole, bits)
+
     def _in_region(self) -> FloatArray:
         assert self.region is not None and self._patch is not None
         return resample(self._patch, Size(self.region.height, self.region.width))
+
+    def _keep_near_new_clicks(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The mask as it was, with what the new clicks change around them.
+
+        Once a mask has been put right by an answer, a click is about what is still wrong where it
+        lies: of an answer, only the changed pieces that the new clicks lie in are taken, and of
+        these only what is near, since clicks are made in the middle of an error.
+        """
+        assert self.region is not None
+        before = self._mask.window(self.region)
+        least = self.protocol.LEAST_REACH * float(np.sqrt(self._mask.area))
+        taken: NDArray[np.bool_] = before.copy()
+        for click in self.clicks[self._followed :]:
+            row, col = self._pixel(click)
+            change = (inside & ~before) if click.positive else (before & ~inside)
+            if not self._holds(row, col) or not change[row, col]:
+                continue
+            _, labels = cv2.connectedComponents(change.view(np.uint8), connectivity=8)
+            piece = labels == labels[row, col]
+            padded = np.pad(piece.view(np.uint8), 1)
+            depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1 + row, 1 + col]
+            near = np.zeros(piece.shape, np.uint8)
+            cv2.circle(near, (col, row), int(max(4, least, self.protocol.REACH * depth)), 1, -1)
+            taken[piece & near.view(bool)] = click.positive
+        return taken
 
     def _undo_unasked(self, inside: NDArray[np.bool_]) -> None:
         """Take back large changes of a region that no click asked for.
@@ -151,8 +193,8 @@ class FastSession(Session):
             undone = deepest > depth_allowed
             undone[0] = False
             for click in self.clicks:
-                row, col = round(click.y) - self.region.top, round(click.x) - self.region.left
-                if click.positive == added and 0 <= row < len(labels) and 0 <= col < len(labels[0]):
+                row, col = self._pixel(click)
+                if click.positive == added and self._holds(row, col):
                     undone[labels[row, col]] = False
             inside[undone[labels]] = not added
 
@@ -163,8 +205,8 @@ class FastSession(Session):
         disk = np.zeros(inside.shape, np.uint8)
         pixels = []
         for click in self.clicks:
-            row, col = round(click.y) - self.region.top, round(click.x) - self.region.left
-            if not (0 <= row < self.region.height and 0 <= col < self.region.width):
+            row, col = self._pixel(click)
+            if not self._holds(row, col):
                 continue
             pixels.append((row, col, click.positive))
             if inside[row, col] != click.positive:
@@ -173,6 +215,15 @@ class FastSession(Session):
                 inside[disk.view(bool)] = click.positive
         for row, col, positive in pixels:  # disks of other clicks may have covered these
             inside[row, col] = positive
+
+    def _pixel(self, click: Click) -> tuple[int, int]:
+        """(row, col) of a click in the region, which may not hold it."""
+        assert self.region is not None
+        return round(click.y) - self.region.top, round(click.x) - self.region.left
+
+    def _holds(self, row: int, col: int) -> bool:
+        assert self.region is not None
+        return 0 <= row < self.region.height and 0 <= col < self.region.width
 
     def _choose_region(self) -> None:
         """Set region and size; a new region drops the patch, the mask's bits stand in for it."""
