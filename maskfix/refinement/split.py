@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.segmentation import watershed
 
 from maskfix.masks import Mask, components, subtract, union
 from maskfix.predictor import Session
@@ -108,6 +107,8 @@ def _cut_off(part: Mask, lead: FloatArray, clicks: Sequence[Click]) -> Mask:
     first &= _connected(first, seeds == 1)
     second = _connected(bits & ~first, seeds == 2)
     if min(second.sum(), bits.sum() - second.sum()) < LEAST_SHARE * bits.sum():
+        from skimage.segmentation import watershed  # slow to import, seldom needed
+
         divided = watershed(np.zeros(bits.shape), seeds, mask=bits)  # type: ignore[no-untyped-call]
         second = np.asarray(divided == 2)
     return Mask.from_window(part.height, part.width, part.box, second)
