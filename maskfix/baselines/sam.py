@@ -33,8 +33,8 @@ PROMPTS = (EMBEDDING, *CLICKS, "mask_input", "has_mask_input", "orig_im_size")
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
-SIDE = 1024  # where the encoder's input does not say
 LOW_SIDE = 256  # of a mask prompt, where the decoder's input does not say
+SHRINKING = 4  # from the encoder's input to a mask prompt
 GIVEN_LOGIT = 10.0  # of a given mask, inside; outside its negative
 NO_POINT = -1.0  # label of the point that is added in place of a box
 
@@ -74,9 +74,9 @@ class SegmentAnything(Baseline):
     def __init__(self, folder: Path) -> None:
         super().__init__(PaperProtocol(zoom_target=None, threshold=0.5))
         self._encoder, self._decoder = _open(folder)
-        self._side = _side(self._encoder.get_inputs()[0].shape, SIDE)
         inputs = {node.name: node.shape for node in self._decoder.get_inputs()}
         self._low_side = _side(inputs.get("mask_input", ()), LOW_SIDE)
+        self._side = _side(self._encoder.get_inputs()[0].shape, SHRINKING * self._low_side)
         self._wanted = frozenset(inputs)
         self._states: WeakKeyDictionary[Session, State] = WeakKeyDictionary()
         self._latest: Picture | None = None
