@@ -85,6 +85,12 @@ def damage_mask(
     return Mask.from_array(damage(mask.to_array(), rng, low, high, mixture))
 
 
+def is_drawn(name: str, seed: int, share: float) -> bool:
+    """Whether an instance is among a random share; its name and the seed decide."""
+    drawn = np.random.default_rng([seed, zlib.crc32(name.encode()), 1]).random()
+    return bool(drawn < share)
+
+
 def signed_distance(mask: BoolArray) -> FloatArray:
     """Distance to the border in pixels, (H, W) float32: positive inside, negative outside."""
     inside = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3)

@@ -162,6 +162,21 @@ def test_damage_keeps_ids_and_eval_starts_from_it(tmp_path: Path) -> None:
     assert len(cases) == 5
 
 
+def test_damage_of_a_share_keeps_the_others(tmp_path: Path) -> None:
+    root, out = write_coco(tmp_path / "set", 6), tmp_path / "mixed.json"
+    result = run("damage", root, out, "--share", 0.5)
+    data, overlaps = open_data("mixed", f"{root}:{out}"), []
+    for i in range(6):
+        for mask, reference in zip(data.objects(i).things, scene(i)[1], strict=True):
+            overlaps.append(iou(mask, Mask.from_array(reference)))
+    kept = [overlap == 1.0 for overlap in overlaps]
+    assert 0 < sum(kept) < 12
+    assert all(k or 0.75 <= overlap <= 0.85 for k, overlap in zip(kept, overlaps, strict=True))
+    assert f"{12 - sum(kept)} damaged masks; {sum(kept)} masks as they were" in result.output
+    with pytest.raises(UsageError, match="--share: expected above 0"):
+        run("damage", root, out, "--share", 0, "--overwrite")
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.9, 0.8), (0.0, 0.5), (0.5, 1.0)])
 def test_damage_refuses_a_senseless_range(tmp_path: Path, low: float, high: float) -> None:
     with pytest.raises(UsageError, match="low < high"):

@@ -127,6 +127,9 @@ def damage_command(
     mixture: Annotated[
         Mixture, typer.Option(help="Kinds of damage: as in DAVIS-585, or as detectors do.")
     ] = Mixture.DAVIS585,
+    share: Annotated[
+        float, typer.Option(help="Damage this share of the masks, at random; keep the others.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the damage; with image and instance.")] = 0,
     format: Annotated[
         str, typer.Option(help="Its layout; told from the files by default.")
@@ -137,32 +140,44 @@ def damage_command(
     """Damage reference masks as detectors and click tools leave them.
 
     Annotation ids are kept, so that maskfix eval --masks knows which mask is whose. Masks too small
-    to be damaged to that IoU are left out, and counted.
+    to be damaged to that IoU are left out, and counted; with --share below 1 they are kept as they
+    are, among the others that no damage was drawn for.
     """
-    from maskfix.damage import DAVIS585, DETECTOR, damage_mask
+    from maskfix.damage import DAVIS585, DETECTOR, damage_mask, is_drawn
     from maskfix.train.readers import open_data
 
     if not 0 < low < high < 1:
         raise UsageError(f"--low and --high: expected 0 < low < high < 1, found {low} and {high}")
+    if not 0 < share <= 1:
+        raise UsageError(f"--share: expected above 0, at most 1, found {share}")
     _check_free(out, overwrite)
     kinds = DAVIS585 if mixture is Mixture.DAVIS585 else DETECTOR
-    data, writer, left_out = open_data(Path(path).name, path, format, split), _CocoWriter(), 0
+    data, writer = open_data(Path(path).name, path, format, split), _CocoWriter()
+    count = too_small = 0
     for index, record in enumerate(data.records):
         objects = data.objects(index)
-        damaged: list[Mask] = []
+        kept: list[Mask] = []
         ids: list[int | str | None] = []
         for number, mask in enumerate(objects.things):
-            try:
-                damaged.append(damage_mask(mask, f"{record.file}#{number}", seed, low, high, kinds))
-            except InstanceError:
-                left_out += 1
-                continue
+            name = f"{record.file}#{number}"
+            if is_drawn(name, seed, share):
+                try:
+                    mask = damage_mask(mask, name, seed, low, high, kinds)
+                    count += 1
+                except InstanceError:
+                    too_small += 1
+                    if share == 1:
+                        continue
+            kept.append(mask)
             ids.append(objects.ids[number] if objects.ids else None)
-        writer.add(record, damaged, [], ids)
-    writer.write(out, f"masks damaged to an IoU of {low} to {high} ({mixture.value}, seed {seed})")
+        writer.add(record, kept, [], ids)
+    what = f"masks damaged to an IoU of {low} to {high} ({mixture.value}, seed {seed})"
+    writer.write(out, what if share == 1 else f"a share of {share} of the {what}")
+    others = len(writer.annotations) - count
     typer.echo(
-        f"{out}: {len(writer.annotations)} damaged masks"
-        + (f"; {left_out} were too small and are left out" if left_out else "")
+        f"{out}: {count} damaged masks"
+        + (f"; {too_small} were too small and are left out" if too_small and share == 1 else "")
+        + (f"; {others} masks as they were" if others else "")
     )
 
 

@@ -18,6 +18,7 @@ from maskfix.cli.refine import refine_command
 from maskfix.cli.sheet import sheet_command
 from maskfix.cli.show import show_command
 from maskfix.cli.train import train_command
+from maskfix.cli.triage import triage_command
 from maskfix.cli.weights import app as weights_app
 from maskfix.errors import MaskfixError
 from maskfix.runtime import wait_passively
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command("refine")(refine_command)
 app.command("show")(show_command)
+app.command("triage")(triage_command)
 app.command("sheet")(sheet_command)
 app.command("export")(export_command)
 app.command("eval")(evaluate_command)

@@ -1,0 +1,73 @@
+"""``maskfix triage``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskfix.cli.refine import MasksFormat
+
+
+def triage_command(
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    masks: Annotated[Path, typer.Option(help="Masks in any format that refine takes.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    budget: Annotated[
+        int, typer.Option(metavar="N", help="How many masks go onto the list for the sheet.")
+    ] = 200,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Right masks: says how early the ranking finds what is wrong."),
+    ] = None,
+    images_json: Annotated[
+        Path | None, typer.Option(help="COCO file that names the images of a results list.")
+    ] = None,
+    masks_format: Annotated[
+        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Name of shipped weights, or a weights file.")
+    ] = "lite",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Most network inputs in one call.")] = 16,
+    workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
+) -> int:
+    """Rank masks by how likely they are wrong, and say why: where clicks pay most.
+
+    Writes OUT/triage.csv, all masks, and OUT/sheet.csv, the first N of them.
+
+    Example: maskfix triage --images imgs/ --masks preds.json --out triage/
+    """
+    from maskfix.triage import TriageConfig, triage
+    from maskfix.triage.gain import gain_table
+
+    config = TriageConfig(
+        images=images,
+        masks=masks,
+        out=out,
+        budget=budget,
+        reference=reference,
+        images_json=images_json,
+        masks_format=masks_format.value if masks_format else None,
+        model=model,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    result = triage(config, say=lambda text: typer.echo(text, err=True))
+    for note in result.notes:
+        typer.echo(f"note: {note}", err=True)
+    for problem in result.problems:
+        typer.echo(f"not looked at: {problem}", err=True)
+    if result.failed > len(result.problems):
+        typer.echo(f"and {result.failed - len(result.problems)} more", err=True)
+    if result.gains is not None:
+        typer.echo(gain_table(result.gains))
+    typer.echo(f"{out}: triage.csv ranks {result.instances} masks; sheet.csv: {result.listed}")
+    return 1 if result.failed else 0
