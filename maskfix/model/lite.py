@@ -58,7 +58,7 @@ class TrunkConv(nn.Module):
         linear: bool = False,
     ) -> None:
         super().__init__()
-        self.kernel, self.stride, self.groups, self.linear = kernel, stride, groups, linear
+        self.stride, self.groups, self.linear = stride, groups, linear
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
         self.gain = nn.Parameter(torch.ones(outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -76,17 +76,7 @@ class TrunkConv(nn.Module):
         return FixedConv(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, *self.folded())
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The folded convolution, with its padding and activation."""
-        padding = (self.kernel - 1) // 2
-        if self.stride == 2:
-            before = (self.kernel - 2) // 2
-            after = self.kernel - 2 - before
-            x, padding = F.pad(x, (before, after, before, after)), 0
-        y: Tensor = F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
-        return y if self.linear else F.relu6(y)
+        return _convolve(x, *self.folded(), self.stride, self.groups, self.linear)
 
 
 class FixedConv(nn.Module):
@@ -100,10 +90,31 @@ class FixedConv(nn.Module):
         weight, bias = layer.folded()
         self.register_buffer("weight", weight.detach())
         self.register_buffer("bias", bias.detach())
-        self.convolve = layer.convolve
+        self.stride, self.groups, self.linear = layer.stride, layer.groups, layer.linear
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Rows before and after the image, columns alike."""
+        return _padding(self.weight.shape[2], self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.weight, self.bias)
+        return _convolve(x, self.weight, self.bias, self.stride, self.groups, self.linear)
+
+
+def _padding(kernel: int, stride: int) -> tuple[int, int]:
+    """Rows and columns before and after."""
+    before = (kernel - stride) // 2
+    return before, kernel - stride - before
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: int, groups: int, linear: bool
+) -> Tensor:
+    before, after = _padding(weight.shape[2], stride)
+    if before != after:
+        x, before = F.pad(x, (before, after, before, after)), 0
+    y: Tensor = F.conv2d(x, weight, bias, stride, before, groups=groups)
+    return y if linear else F.relu6(y)
 
 
 class ConvNorm(nn.Sequential):

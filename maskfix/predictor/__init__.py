@@ -7,9 +7,10 @@ two clicks is a `Session`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +21,16 @@ from maskfix.clicks import MASK_THRESHOLD
 from maskfix.errors import UsageError
 from maskfix.masks import Mask
 from maskfix.model.checkpoint import Model
-from maskfix.model.inference import prepare
+from maskfix.model.inference import one_thread_a_call, pack, prepare
+from maskfix.model.network import ClickNetwork
 from maskfix.predictor.fast import FastProtocol
 from maskfix.predictor.paper import PaperProtocol
 from maskfix.predictor.session import FloatArray, Session, View
 from maskfix.types import Click
 
 Network = Callable[[Tensor, Tensor], dict[str, Tensor]]
+T = TypeVar("T")
+Group = list[tuple[Session, View]]  # of views of one size, for one network call
 
 __all__ = ["FastProtocol", "PaperProtocol", "Predictor", "Request", "Session"]
 
@@ -52,7 +56,7 @@ class Predictor:
         flip: average the answers for the image and its mirror image; by default with ``paper``.
         threshold: a pixel is in the mask where its probability is above this.
         batch_size: most network inputs in one call; a flip counts as one more. On the CPU every
-            instance has a call of its own.
+            instance has a call of its own, as many side by side as torch has threads.
     """
 
     def __init__(
@@ -73,10 +77,12 @@ class Predictor:
         self.protocol = settings
         self.flip = isinstance(settings, PaperProtocol) if flip is None else flip
         self.batch_size = batch_size
-        self.network = prepare(network) if isinstance(network, nn.Module) else network
+        self.network = pack(prepare(network)) if isinstance(network, nn.Module) else network
         self.with_mask = bool(getattr(network, "with_prev_mask", True))
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))
+        self.in_batches = self.device.type != "cpu"
+        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "predict")
         self._last: tuple[Session, NDArray[np.uint8], FloatArray] | None = None
 
     def predict(
@@ -106,15 +112,19 @@ class Predictor:
             session = self.start(image, mask)
             session.clicks = list(clicks)
             if mask is None:
-                self._replay([session])
+                self._replay([session], self._step_alone)
             else:
-                self.step([session])
+                self._step_alone([session])
         answer = session.probabilities()
         self._last = (session, image, answer)
         return answer
 
     def predict_many(self, requests: Sequence[Request]) -> list[FloatArray]:
-        """`predict` for many instances together; answers agree to 1e-4, on the CPU exactly."""
+        """`predict` for many instances together; answers agree to 1e-4.
+
+        On the CPU an answer does not depend on what else is asked for, nor on the number of
+        threads, to the bit.
+        """
         sessions = []
         for request in requests:
             session = self.start(request.image, request.mask)
@@ -122,7 +132,9 @@ class Predictor:
             sessions.append(session)
         given = [request.mask is not None for request in requests]
         self.step([s for s, has_mask in zip(sessions, given, strict=True) if has_mask])
-        self._replay([s for s, has_mask in zip(sessions, given, strict=True) if not has_mask])
+        self._replay(
+            [s for s, has_mask in zip(sessions, given, strict=True) if not has_mask], self.step
+        )
         return [session.probabilities() for session in sessions]
 
     def start(self, image: NDArray[np.uint8], mask: NDArray[Any] | Mask | None = None) -> Session:
@@ -133,7 +145,6 @@ class Predictor:
             )
         return self.protocol.start(image, mask)
 
-    @torch.inference_mode()
     def step(self, sessions: Sequence[Session], failures: dict[Session, str] | None = None) -> None:
         """Predict each session's mask anew from its clicks and its present mask.
 
@@ -142,33 +153,82 @@ class Predictor:
             failures: if given, a session that cannot be predicted is put there with the reason,
                 and the others are; else the error is raised.
         """
+        with one_thread_a_call():
+            if self.in_batches:
+                self._step_in_batches(sessions, failures)
+            else:
+                self._step_each(sessions, failures, isinstance(self.network, ClickNetwork))
+
+    def _step_alone(self, sessions: Sequence[Session]) -> None:
+        """`step` for a single session, to which all threads are given."""
+        if self.in_batches:
+            self._step_in_batches(sessions, None)
+        else:
+            self._step_each(sessions, None, side_by_side=False)
+
+    def _step_each(
+        self, sessions: Sequence[Session], failures: dict[Session, str] | None, side_by_side: bool
+    ) -> None:
+        """A network call for every session."""
+
+        def predict(session: Session) -> None:
+            while session.accept(self._ask([session.view()])[0]):
+                pass
+
+        for session, result in list(self._try(predict, sessions, side_by_side)):
+            if isinstance(result, Exception):
+                note_failure(session, result, failures)
+
+    def _try(
+        self, task: Callable[[Session], T], sessions: Sequence[Session], side_by_side: bool = True
+    ) -> Iterator[tuple[Session, T | Exception]]:
+        """What becomes of each session, in order: a result, or the error that was raised."""
+
+        def attempt(session: Session) -> T | Exception:
+            if side_by_side and torch.get_num_threads() > 1:  # a setting of every thread
+                torch.set_num_threads(1)
+            try:
+                return task(session)
+            except Exception as error:
+                return error
+
+        results = self._pool.map(attempt, sessions) if side_by_side else map(attempt, sessions)
+        return zip(sessions, results, strict=True)
+
+    def _step_in_batches(
+        self, sessions: Sequence[Session], failures: dict[Session, str] | None
+    ) -> None:
+        """Few calls for many sessions; while the device works on one, the next is made ready."""
         waiting = list(sessions)
         while waiting:
             again: list[Session] = []
-            groups: dict[tuple[int, ...], list[tuple[Session, View]]] = {}
-            most = self.at_once
-            for session in waiting:
-                try:
-                    view = session.view()
-                except Exception as error:
-                    note_failure(session, error, failures)
-                    continue
-                group = groups.setdefault(tuple(view.image.shape), [])
-                group.append((session, view))
-                if len(group) == most:
-                    again += self._run_safely(group, failures)
-                    group.clear()
-            for group in groups.values():
-                if group:
-                    again += self._run_safely(group, failures)
-            waiting = again
+            asked: list[tuple[Group, Tensor]] = []
+            for group in self._groups(waiting, failures):
+                asked, ready = self._ask_safely(group, failures), asked
+                again += self._accept(ready, failures)
+            waiting = again + self._accept(asked, failures)
 
-    def _run_safely(
-        self, group: list[tuple[Session, View]], failures: dict[Session, str] | None
-    ) -> list[Session]:
-        """`_run`, in halves where a batch fails: memory may hold those, and the rest is saved."""
+    def _groups(
+        self, sessions: Sequence[Session], failures: dict[Session, str] | None
+    ) -> Iterator[Group]:
+        """Sessions with their views, of one size each, at most `at_once` together."""
+        groups: dict[tuple[int, ...], Group] = {}
+        for session, view in self._try(lambda session: session.view(), sessions):
+            if isinstance(view, Exception):
+                note_failure(session, view, failures)
+                continue
+            group = groups.setdefault(tuple(view.image.shape), [])
+            group.append((session, view))
+            if len(group) >= self.at_once:
+                yield groups.pop(tuple(view.image.shape))
+        yield from groups.values()
+
+    def _ask_safely(
+        self, group: Group, failures: dict[Session, str] | None
+    ) -> list[tuple[Group, Tensor]]:
+        """`_ask_device`, in halves where a batch fails: memory may hold those."""
         try:
-            return self._run(group)
+            return [(group, self._ask_device([view for _, view in group]))]
         except Exception as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError)
             if len(group) == 1 or not (out_of_memory or failures is not None):
@@ -177,7 +237,24 @@ class Predictor:
         half = len(group) // 2
         if out_of_memory:
             self.batch_size = half * (2 if self.flip else 1)
-        return self._run_safely(group[:half], failures) + self._run_safely(group[half:], failures)
+        return self._ask_safely(group[:half], failures) + self._ask_safely(group[half:], failures)
+
+    def _accept(
+        self, asked: list[tuple[Group, Tensor]], failures: dict[Session, str] | None
+    ) -> list[Session]:
+        """Give the answers to their sessions; returns those that want another look."""
+        answers = {
+            session: answer
+            for group, probabilities in asked
+            for (session, _), answer in zip(group, probabilities.cpu().numpy()[:, 0], strict=True)
+        }
+        again = []
+        for session, more in self._try(lambda s: s.accept(answers[s]), list(answers)):
+            if isinstance(more, Exception):
+                note_failure(session, more, failures)
+            elif more:
+                again.append(session)
+        return again
 
     @property
     def at_once(self) -> int:
@@ -186,21 +263,26 @@ class Predictor:
         One on the CPU: larger batches gain nothing there, and round differently from smaller ones,
         so that an answer would depend on what else is in its batch.
         """
-        if self.device.type == "cpu":
+        if not self.in_batches:
             return 1
         return max(1, self.batch_size // (2 if self.flip else 1))
 
-    def _run(self, group: list[tuple[Session, View]]) -> list[Session]:
-        """One network call; returns the sessions that want another look."""
-        views = [view for _, view in group]
+    def _ask(self, views: Sequence[View]) -> FloatArray:
+        """The network's probabilities for views of one size, (B, h, w) float32."""
+        answers: FloatArray = self._ask_device(views).cpu().numpy()[:, 0]
+        return answers
+
+    @torch.inference_mode()
+    def _ask_device(self, views: Sequence[View]) -> Tensor:
+        """Probabilities (B, 1, h, w) on the device, which may still be at work on them."""
         image, points = network_inputs(views, self.with_mask, self.flip)
-        logits = self.network(image.to(self.device), points.to(self.device))["instances"].float()
+        image, points = _send(image, self.device), _send(points, self.device)
+        logits = self.network(image, points)["instances"].float()
         if self.flip:
             logits = average_mirrored(logits)
-        answers = logits.sigmoid().cpu().numpy()[:, 0]
-        return [s for (s, _), answer in zip(group, answers, strict=True) if s.accept(answer)]
+        return logits.sigmoid()
 
-    def _replay(self, sessions: list[Session]) -> None:
+    def _replay(self, sessions: list[Session], step: Callable[[Sequence[Session]], None]) -> None:
         """Follow the clicks one by one; all sessions move in step."""
         clicks = {id(session): session.clicks for session in sessions}
         for session in sessions:
@@ -209,7 +291,7 @@ class Predictor:
             moving = [s for s in sessions if number < len(clicks[id(s)])]
             for session in moving:
                 session.clicks.append(clicks[id(session)][number])
-            self.step(moving)
+            step(moving)
 
     def _continue(
         self,
@@ -226,8 +308,15 @@ class Predictor:
         if session.given if mask is None else not _same(mask, answer):
             return None
         session.clicks.append(clicks[-1])
-        self.step([session])
+        self._step_alone([session])
         return session
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it, where that is possible: from pinned memory to CUDA."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def note_failure(session: Session, error: Exception, failures: dict[Session, str] | None) -> None:

@@ -1,0 +1,139 @@
+"""Networks made ready for predicting, and predicting side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskfix.masks import Mask
+from maskfix.model.inference import PackedConv, one_thread_a_call, pack, prepare
+from maskfix.model.registry import build_network
+from maskfix.predictor import Predictor, Session
+from maskfix.types import Click
+
+POINTS = torch.tensor([[[20.0, 30.0, 0.0], [-1.0, -1.0, -1.0]]])
+
+
+@pytest.fixture
+def threads() -> object:
+    """Two threads for torch, whatever the machine and the environment."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def build(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network(name).eval()
+
+
+@pytest.mark.parametrize("name", ["lite", "hrnet18s", "deeplab_r34"])
+@torch.inference_mode()
+def test_packed_networks_answer_as_plain_ones(name: str, threads: object) -> None:
+    network = build(name)
+    packed = pack(prepare(network))
+    assert any(isinstance(module, PackedConv) for module in packed.modules())
+    assert not any(isinstance(module, PackedConv) for module in network.modules())
+    image = torch.rand(1, 4, 64, 96)
+    answer = packed(image.contiguous(memory_format=torch.channels_last), POINTS)["instances"]
+    torch.testing.assert_close(answer, network(image, POINTS)["instances"], rtol=0, atol=2e-5)
+
+
+def test_foreign_networks_are_not_packed() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    assert pack(network) is network
+    assert type(network[0]) is nn.Conv2d
+
+
+def test_threads_are_given_back(threads: object) -> None:
+    with one_thread_a_call():
+        with one_thread_a_call():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def begin(predictor: Predictor, number: int) -> Session:
+    """An instance of its own size and shape, with a click on it."""
+    rng = np.random.default_rng(number)
+    mask = np.zeros((60 + 40 * (number % 3), 90), bool)
+    mask[10 : 30 + number, 20:50] = True
+    image = rng.integers(0, 255, (*mask.shape, 3)).astype(np.uint8)
+    session = predictor.start(image, Mask.from_array(mask))
+    session.clicks = [Click(x=60, y=20 + number, positive=True)]
+    return session
+
+
+@pytest.fixture
+def predictor(threads: object) -> Predictor:
+    return Predictor(build("lite"), "fast", zoom_target=64)
+
+
+def answers(predictor: Predictor, batches: list[list[int]]) -> list[np.ndarray]:
+    found = []
+    for numbers in batches:
+        sessions = [begin(predictor, number) for number in numbers]
+        predictor.step(sessions)
+        found += [session.probabilities() for session in sessions]
+    return found
+
+
+def test_answers_depend_neither_on_company_nor_on_threads(predictor: Predictor) -> None:
+    together = answers(predictor, [[0, 1, 2, 3, 4]])
+    assert torch.get_num_threads() == 2
+    alone = answers(predictor, [[0], [1], [2], [3], [4]])
+    torch.set_num_threads(1)
+    one_thread = answers(Predictor(build("lite"), "fast", zoom_target=64), [[0, 1], [2, 3, 4]])
+    for a, b, c in zip(together, alone, one_thread, strict=True):
+        assert np.array_equal(a, b) and np.array_equal(a, c)
+
+
+def test_batches_answer_as_single_calls(predictor: Predictor) -> None:
+    """What happens on a GPU, on the CPU."""
+    expected = answers(predictor, [[0, 1, 2, 3, 4]])
+    predictor.in_batches, predictor.batch_size = True, 2
+    for a, b in zip(expected, answers(predictor, [[0, 1, 2, 3, 4]]), strict=True):
+        assert np.abs(a - b).max() < 1e-4
+
+
+class Greedy(nn.Module):
+    """Has memory for one image, and cannot do bright ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
+    def forward(self, image: Tensor, points: Tensor) -> dict[str, Tensor]:
+        self.calls.append(len(image))
+        if len(image) > 1:
+            raise torch.OutOfMemoryError("full")
+        if image[:, :3].mean() > 0.9:
+            raise ValueError("too bright")
+        return {"instances": image[:, :1]}
+
+
+def test_batches_shrink_when_memory_is_full_and_failures_stay_alone() -> None:
+    network = Greedy()
+    predictor = Predictor(network, "fast", flip=False, batch_size=4)
+    predictor.in_batches = True
+    sessions = [begin(predictor, 3 * number) for number in range(4)]
+    sessions[2].image[:] = 255  # type: ignore[attr-defined]
+    failures: dict[Session, str] = {}
+    predictor.step(sessions, failures)
+    assert failures == {sessions[2]: "ValueError: too bright"}
+    assert network.calls == [4, 2, 1, 1, 2, 1, 1]
+    assert predictor.batch_size == 1
+    with pytest.raises(ValueError, match="too bright"):
+        predictor.step(sessions)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_answers_as_the_cpu(predictor: Predictor) -> None:
+    expected = answers(predictor, [[0, 1, 2, 3, 4]])
+    on_device = Predictor(build("lite").cuda(), "fast", zoom_target=64, batch_size=4)
+    for a, b in zip(expected, answers(on_device, [[0, 1, 2, 3, 4]]), strict=True):
+        assert np.abs(a - b).max() < 2e-3
