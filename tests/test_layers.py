@@ -24,7 +24,7 @@ LAYERS = (
     {"predictor"},
     {"baselines"},
     {"refinement", "evaluate", "compare", "methods", "showing", "sheet", "exporting"},
-    {"benchmarks"},
+    {"benchmarks", "triage"},
     {"evaluation"},
     {"train"},
     {"cli"},
@@ -34,7 +34,8 @@ LAYERS = (
 
 WITH_TORCH = {
     *("model", "predictor", "train", "evaluation", "refinement.run", "cli.train"),
-    *("baselines.brs", "baselines.brs_optimize"),
+    "triage.probe",
+    *("baselines.brs", "baselines.brs_optimize", "baselines.grid"),
 }
 """Rooms, or modules of other rooms, that may name torch."""
 
