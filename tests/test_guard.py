@@ -30,6 +30,7 @@ INSIDE = Click(45, 45, True)
         # clicks
         (OLD, [Click(62, 50, True)], "contradicts", "contradicts"),
         (OLD, [Click(50, 50, False)], "contradicts", "contradicts"),
+        (OLD, [Click(50, 50, False), INSIDE, Click(50, 50, True)], None, None),  # the last counts
         # less and less is left, though a click asked for it
         (box(40, 40, 20, 9), [Click(55, 50, False)], None, None),
         (box(40, 40, 20, 7), [Click(55, 50, False)], None, "empties"),

@@ -67,7 +67,8 @@ def refusal(before: Mask, after: Mask, clicks: Sequence[Click], level: Guard) ->
 
 
 def _contradicts(before: Mask, after: Mask, clicks: Sequence[Click], limits: Limits) -> str | None:
-    for click in clicks:
+    last = {(round(click.y), round(click.x)): click for click in clicks}
+    for click in last.values():
         if after.contains(round(click.y), round(click.x)) != click.positive:
             kind = "positive" if click.positive else "negative"
             return f"the result contradicts the {kind} click at ({click.x:g}, {click.y:g})"

@@ -79,7 +79,7 @@ def conclude(
     nothing = Mask.empty(after.height, after.width)
     start = task.mask or nothing
     reason = None
-    if after != start and not script.split:
+    if not script.split and (clicks or after != start):
         reason = refusal(start, after, clicks, guard)
     refused = after if reason else None
     if reason:
