@@ -84,7 +84,8 @@ class Objective:
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Value and gradient at parameters (n,)."""
-        parameters = torch.from_numpy(x).to(self.patches.positive).requires_grad_()
+        like = self.patches.positive
+        parameters = torch.from_numpy(x).to(like.dtype).to(like.device).requires_grad_()
         logits, penalty = self.predict(parameters)
         probabilities = logits.sigmoid()
         loss, missed, spurious = click_loss(probabilities, self.patches)

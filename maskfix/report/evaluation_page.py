@@ -1,90 +1,152 @@
-"""The evaluation as one HTML page that needs nothing else."""
+"""The evaluation as one HTML page that needs nothing else: no script, no other file."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #2a6fdb; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { margin-top: 2.4rem; font-size: 1.2rem }
-.about, .legend { color: #888; font-size: .86rem; max-width: 75ch }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem }
-th, td { padding: .32rem .7rem; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left; font-weight: 600 }
-thead th { border-bottom: 2px solid var(--line); font-weight: 600 }
-tbody tr { border-bottom: 1px solid var(--line) } tbody tr:hover { background: var(--soft) }
-td.best { color: var(--accent); font-weight: 700 }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem } .plots img { width: 46%; min-width: 320px }
-.plots img, .strips img { background: #fff; border-radius: 6px }
-.strips img { max-width: 100%; margin: .3rem 0; display: block }
-"""
+import cv2
+
+from maskfix.report.plots import Plot, row_color
+from maskfix.report.tables import Table
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+QUALITY = 85  # of pictures within the page, WebP
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A picture of the progress of one instance.
+
+    Attributes:
+        key: (set, model, method).
+        caption: below it.
+        path: PNG file.
+    """
+
+    key: tuple[str, str, str]
+    caption: str
+    path: Path
 
 
 def make_page(
     content: Mapping[str, Any],
-    tables: Sequence[tuple[str, list[list[str]]]],
+    tables: Sequence[Table],
     legend: str,
-    plots: Sequence[tuple[str, Path]],
-    strips: Sequence[tuple[tuple[str, str, str], Path]],
+    plots: Sequence[Plot],
+    strips: Sequence[Strip],
 ) -> str:
-    """The page; pictures are within it."""
-    models = ", ".join(
+    """The page; pictures are within it.
+
+    Args:
+        content: of noc.json.
+        tables: as of `maskfix.report.tables.make_tables`.
+        legend: paragraphs that explain the columns.
+        plots: of all sets.
+        strips: those of an entry side by side.
+    """
+    colors = {
+        key: row_color(i)
+        for i, key in enumerate(
+            dict.fromkeys((r["model"], r["method"]) for r in content["results"])
+        )
+    }
+    used = [f"maskfix {content['maskfix']}"] + [
         f"{m['name']} ({m['network']}, {m['protocol']} protocol, {m['sha256'][:12]})"
         for m in content["models"]
-    )
+    ]
+    overview, *details = tables
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width'><title>maskfix eval</title>",
-        f"<style>{STYLE}</style><h1>How many clicks it takes</h1>",
-        f"<p class=about>{escape(models)}; maskfix {escape(content['maskfix'])}</p>",
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        "<meta name=viewport content='width=device-width, initial-scale=1'>",
+        f"<title>maskfix eval</title><style>{_styles('page', 'evaluation')}</style>",
+        "<body class=evaluation><header class=title><h1>How many clicks it takes</h1>",
+        f"<p>{escape(', '.join(used))}</p></header>",
+        _table(overview, colors),
+        "<details class=legend><summary>What the columns mean</summary>",
+        *(f"<p>{escape(text)}</p>" for text in legend.strip().split("\n\n")),
+        "</details>",
     ]
-    for title, table in tables:
-        parts += [f"<h2>{escape(title)}</h2>", _table(table)]
-    parts += [f"<p class=legend>{escape(text)}</p>" for text in legend.split("\n\n")]
-    if plots:
-        images = (_image(path, title) for title, path in plots)
-        parts += ["<h2>Curves</h2><div class=plots>", *images, "</div>"]
-    for key, group in groupby(strips, key=lambda pair: pair[0]):
-        name = " / ".join(part for part in key if part not in ("-", "ritm"))
-        images = (_image(path, f"{name} {path.stem}") for _, path in group)
-        parts += [f"<h2>{escape(name)}: the hardest</h2><div class=strips>", *images, "</div>"]
-    return "\n".join([*parts, "</html>\n"])
+    for entry, table in zip(content["sets"], details, strict=True):
+        parts += [
+            f"<section><h2>{escape(table.title)}</h2>{_about(entry)}",
+            _table(table, colors),
+            "<div class=charts>",
+            *(_chart(plot) for plot in plots if plot.set == table.title),
+            "</div>",
+            *_strips([strip for strip in strips if strip.key[0] == table.title]),
+            "</section>",
+        ]
+    return "\n".join([*parts, "</body></html>\n"])
 
 
-def _table(table: list[list[str]]) -> str:
-    best = _best(table)
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table[0])
-    body = []
-    for row in table[1:]:
+def _styles(*names: str) -> str:
+    assets = resources.files("maskfix.report") / "assets"
+    return "\n".join((assets / f"{name}.css").read_text(encoding="utf-8") for name in names)
+
+
+def _about(entry: Mapping[str, Any]) -> str:
+    """How much of a set was evaluated, and from what."""
+    count = f"{entry['evaluated']} of {entry['instances']} instances"
+    return f"<p class=small>{count}, from {'given masks' if entry['initial'] else 'scratch'}</p>"
+
+
+def _table(table: Table, colors: Mapping[tuple[str, str], str]) -> str:
+    dots = [f"<i class=dot style='background:{colors[key]}'></i>" for key in table.keys]
+    body, first_published = [], len(table.rows) - table.published
+    for i, row in enumerate(table.rows):
+        if i == first_published:
+            line = f"<th colspan={len(row)}>Published by others, not measured here</th>"
+            body.append(f"<tr class=divider>{line}</tr>")
+        name = f"<th>{dots[i] if i < first_published else ''}{escape(row[0])}</th>"
         cells = (
-            f"<td{' class=best' if best.get(column) == cell else ''}>{escape(cell)}</td>"
-            for column, cell in enumerate(row)
+            f"<td class='{table.marks.get((i, j), '')}'>{escape(cell)}</td>"
+            for j, cell in enumerate(row[1:], 1)
         )
-        body.append(f"<tr>{''.join(cells)}</tr>")
+        body.append(f"<tr>{name}{''.join(cells)}</tr>")
     return (
-        f"<div class=wide><table><thead><tr>{head}</tr></thead>"
+        f"<div class=wide><table><thead>{_head(table)}</thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _best(table: list[list[str]]) -> dict[int, str]:
-    """The lowest NoC of each column, where there are several rows to choose from."""
-    if len(table) < 3:
-        return {}
-    return {
-        column: min((row[column] for row in table[1:]), key=float)
-        for column, title in enumerate(table[0])
-        if "NoC" in title
-    }
+def _head(table: Table) -> str:
+    """Two lines: groups of columns, and what differs within them."""
+    upper = (f"<th colspan={count}>{escape(text)}</th>" for text, count in table.groups())
+    lower = (
+        f"<th title='{escape(column.title, quote=True)}'>{escape(column.short or column.title)}</th>"
+        for column in table.columns
+    )
+    return f"<tr>{''.join(upper)}</tr><tr>{''.join(lower)}</tr>"
 
 
-def _image(path: Path, title: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f"<img alt='{escape(title, quote=True)}' src='data:image/png;base64,{data}'>"
+def _chart(plot: Plot) -> str:
+    title = escape(plot.title)
+    return f"<figure class=chart><figcaption>{title}</figcaption>{plot.svg}</figure>"
+
+
+def _strips(strips: Sequence[Strip]) -> Iterable[str]:
+    """A fold an entry, the first one open."""
+    for i, key in enumerate(dict.fromkeys(strip.key for strip in strips)):
+        name = escape(" / ".join(part for part in key if part not in ("-", "ritm")))
+        yield f"<details class=strips{' open' if i == 0 else ''}>"
+        yield f"<summary>{name}: the hardest</summary>"
+        for strip in (strip for strip in strips if strip.key == key):
+            caption = escape(strip.caption, quote=True)
+            image = f"<img loading=lazy alt='{caption}' src='{_data(strip.path)}'>"
+            yield f"<figure><div class=wide>{image}</div><figcaption>{caption}</figcaption></figure>"
+        yield "</details>"
+
+
+def _data(path: Path) -> str:
+    """A PNG file as the address of a smaller picture."""
+    image = cv2.imread(str(path))
+    done, packed = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    assert done
+    return f"data:image/webp;base64,{base64.b64encode(packed.tobytes()).decode()}"
