@@ -48,6 +48,12 @@ BASELINES: dict[str, Entry] = {
     },
     "rgb-brs": Entry("brs:InputBRS", f"RGB-BRS ({_F_BRS})", "model", {"target": "rgb"}),
     "distmap-brs": Entry("brs:InputBRS", f"DistMap-BRS ({_BRS})", "model", {"target": "clicks"}),
+    "gc": Entry("graphcut:GraphCut", "graph cut (Boykov and Jolly, ICCV 2001)"),
+    "gm": Entry("geodesic:GeodesicMatting", "geodesic matting (Bai and Sapiro, IJCV 2009)"),
+    "rw": Entry("random_walker:RandomWalker", "random walker (Grady, TPAMI 2006)"),
+    "esc": Entry("star:EuclideanStar", "Euclidean star convexity (Gulshan et al., CVPR 2010)"),
+    "gsc": Entry("star:GeodesicStar", "geodesic star convexity (Gulshan et al., CVPR 2010)"),
+    "grabcut": Entry("grabcut:GrabCut", "GrabCut (Rother et al., SIGGRAPH 2004)"),
     "sam": Entry("sam:SegmentAnything", "SAM as ONNX files (Kirillov et al., ICCV 2023)", "file"),
 }
 """All methods to compare with, by name."""

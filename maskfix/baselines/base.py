@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskfix.masks import Mask
-from maskfix.predictor import FastProtocol, PaperProtocol, Session, note_failure
+from maskfix.predictor import Session, note_failure
 from maskfix.predictor.session import FloatArray
+
+
+class Showing(Protocol):
+    """How an instance is shown: `PaperProtocol`, `FastProtocol`, or a method's own."""
+
+    @property
+    def threshold(self) -> float:
+        """A pixel is in the resulting mask where its probability is above this."""
+
+    def start(self, image: NDArray[np.uint8], mask: NDArray[Any] | Mask | None) -> Session:
+        """Begin an instance on an (H, W, 3) uint8 RGB image, from a mask or from none."""
 
 
 class Baseline(ABC):
@@ -23,7 +34,7 @@ class Baseline(ABC):
             whole image, at most 320 pixels long.
     """
 
-    def __init__(self, protocol: PaperProtocol | FastProtocol) -> None:
+    def __init__(self, protocol: Showing) -> None:
         self.protocol = protocol
 
     def start(self, image: NDArray[np.uint8], mask: NDArray[Any] | Mask | None = None) -> Session:
