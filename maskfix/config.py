@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from maskfix.errors import UsageError
+from maskfix.sharding import Shard
 
 Guard = Literal["strict", "normal", "off"]
 
@@ -33,11 +36,14 @@ class RefineConfig:
         masks_format: overrules what the masks look like.
         segmentation: how changed COCO masks are written.
         everything: also take the instances that the script does not name: without script and
-            simulated clicks they are cleaned, else only reported.
+            simulated clicks they are cleaned, else only reported. None: only if there is a
+            reference, for the scores.
         guard: how readily a result is refused in favour of the old mask.
         resume: go on with an interrupted run in `out`.
         overwrite: replace a finished run in `out`.
         fail_fast: stop at the first instance that fails.
+        shard: do this part of the work only; `maskfix.refinement.merge` joins the parts.
+        engine: where the work is done: in this process, or on a Ray cluster.
     """
 
     images: Path
@@ -56,19 +62,23 @@ class RefineConfig:
     workers: int = 2
     masks_format: str | None = None
     segmentation: Literal["same", "rle", "polygon"] = "same"
-    everything: bool = False
+    everything: bool | None = None
     guard: Guard = "normal"
     resume: bool = False
     overwrite: bool = False
     fail_fast: bool = False
+    shard: Shard | None = None
+    engine: Literal["local", "ray"] = "local"
 
     @property
     def cleans(self) -> bool:
         """Whether masks are cleaned without clicks."""
-        return self.everything and self.clicks is None and not self.simulate
+        return bool(self.everything) and self.clicks is None and not self.simulate
 
     def __post_init__(self) -> None:
-        if self.clicks is None and self.reference is None and not self.everything:
+        if self.clicks is None and (
+            self.everything is False or (self.reference is None and not self.everything)
+        ):
             raise UsageError(
                 "nothing to do: give --clicks FILE, or --reference FILE with --simulate N"
             )
@@ -78,6 +88,10 @@ class RefineConfig:
             raise UsageError("--resume and --overwrite exclude each other")
         if self.resume and self.out is None:
             raise UsageError("--resume needs --out: the folder of the run to go on with")
+        if self.shard is not None and self.out is None:
+            raise UsageError("--shard needs --out: a folder for each part")
+        if self.shard is not None and self.engine == "ray":
+            raise UsageError("--shard and --engine ray exclude each other: Ray shares the work out")
         checks = {
             "--simulate": (self.simulate, 0, 1000),
             "--batch-size": (self.batch_size, 1, 4096),
@@ -92,3 +106,21 @@ class RefineConfig:
             raise UsageError(f"--target-iou: expected above 0, at most 1, found {self.target_iou}")
         if not self.images.is_dir():
             raise UsageError(f"--images: {self.images} is not a folder; give the folder of images")
+
+
+Config = TypeVar("Config")
+
+
+def pack_config(config: Any) -> dict[str, Any]:
+    """Settings (a dataclass) as plain values for JSON; paths become absolute."""
+    packed: dict[str, Any] = msgspec.to_builtins(config, enc_hook=lambda path: str(path.resolve()))
+    return packed
+
+
+def unpack_config(packed: dict[str, Any], kind: type[Config]) -> Config:
+    """Settings as `pack_config` made them.
+
+    Raises:
+        msgspec.ValidationError, UsageError: they cannot be such settings.
+    """
+    return msgspec.convert(packed, kind, dec_hook=lambda wanted, text: wanted(text))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from maskfix.benchmarks import Benchmark, read_annotated, read_benchmark
-from maskfix.errors import UsageError
+from maskfix.config import pack_config
+from maskfix.errors import InputError, UsageError
 from maskfix.evaluate import THRESHOLDS, Rules, Trace, run_cases, summarise
 from maskfix.files import keep_apart
 from maskfix.methods import METHODS, Contestant, contestants, needs_model, parse_method
@@ -29,10 +30,12 @@ from maskfix.model.device import choose_device
 from maskfix.predictor import Predictor
 from maskfix.predictor.drive import ClickMethod
 from maskfix.refinement.journal import NAME as JOURNAL
-from maskfix.refinement.journal import Journal
+from maskfix.refinement.journal import Journal, Record
+from maskfix.refinement.merge import config_of, open_shards
 from maskfix.report.evaluation import write_report
 from maskfix.report.plots import safe_name
 from maskfix.report.strips import write_strip
+from maskfix.sharding import Shard
 from maskfix.types import Click
 from maskfix.version import __version__
 
@@ -83,6 +86,7 @@ class EvalConfig:
         device: auto, cpu, cuda, cuda:N or mps.
         resume: go on with an interrupted run in `out`.
         overwrite: replace a run in `out`.
+        shard: do this part of the work only; `merge_evaluations` joins the parts.
     """
 
     sets: tuple[SetConfig, ...]
@@ -100,6 +104,7 @@ class EvalConfig:
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.sets]
@@ -184,27 +189,72 @@ class Evaluation:
             if contestant.model is None:  # files and packages that are missing should show now
                 Entry(self.benchmarks[0], contestant).make(config)
 
-    def run(self, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-        """Do the work; returns the content of noc.json.
+    def run(self, say: Callable[[str], None] = lambda text: None) -> dict[str, Any] | None:
+        """Do the work.
 
         Args:
             say: called with a line now and then, for a person to read.
+
+        Returns:
+            the content of noc.json; None of a shard, which leaves its journal alone.
         """
-        out = self._prepare_out()
         for benchmark in self.benchmarks:
             for note in benchmark.notes:
                 say(f"note: {benchmark.name}: {note}")
         for model in self.models:
             if not model.trained:
                 say(f"warning: {model.path} holds random weights: results are meaningless")
-        journal = Journal(out / JOURNAL, self._header(), self.config.resume)
+        journal = self._open_journal()
         try:
             done = self._finished(journal)
             for entry in self.entries():
                 self._evaluate(entry, done.setdefault(entry.key, {}), journal)
         finally:
             journal.close()
+        if self.config.shard is not None:
+            say(f"shard {self.config.shard} is done; put all together with: maskfix merge")
+            return None
         return self._write(done, say)
+
+    def take(
+        self, shards: Sequence[Record], say: Callable[[str], None] = lambda text: None
+    ) -> dict[str, Any]:
+        """Make the results of what shards have done; returns the content of noc.json.
+
+        Raises:
+            InputError: the shards are of other inputs.
+        """
+        difference = shards[0].compare(self._identity(), but="shard")
+        if difference:
+            raise InputError(f"{shards[0].path.parent}: the inputs have changed: {difference}")
+        found = [self._finished(shard) for shard in shards]
+        journal = self._open_journal()
+        try:
+            done = self._finished(journal)
+            for entry in self.entries():
+                here = done.setdefault(entry.key, {})
+                traces = {i: t for part in found for i, t in part.get(entry.key, {}).items()}
+                for position in sorted(traces.keys() - here.keys()):
+                    here[position] = traces[position]
+                    journal.append([{"row": pack(entry.key, position, traces[position])}])
+        finally:
+            journal.close()
+        return self._write(done, say)
+
+    def _open_journal(self) -> Journal:
+        out = self._prepare_out()
+        own = sum(len(self._own(entry.benchmark)) for entry in self.entries())
+        about = {"config": pack_config(self.config), "chunks": own}
+        return Journal(out / JOURNAL, self._identity(), self.config.resume, check_line, about)
+
+    def _own(self, benchmark: Benchmark) -> list[int]:
+        """Positions of the cases to run: of the shard's images."""
+        shard, own = self.config.shard, []
+        groups = groupby(enumerate(benchmark.cases), key=lambda pair: pair[1].image)
+        for number, (_, group) in enumerate(groups):
+            if shard is None or shard.takes(number):
+                own += [position for position, _ in group]
+        return own
 
     def entries(self) -> Iterator[Entry]:
         """Rows of the table: sets, in each the contestants."""
@@ -214,7 +264,8 @@ class Evaluation:
 
     def _evaluate(self, entry: Entry, done: dict[int, Trace], journal: Journal) -> None:
         """Run the cases that are not done yet."""
-        todo = [i for i in range(len(entry.benchmark.cases)) if i not in done]
+        own = self._own(entry.benchmark)
+        todo = [i for i in own if i not in done]
         if not todo:
             return
         config = self.config
@@ -226,7 +277,7 @@ class Evaluation:
         title = " ".join(entry.key)
         with (
             threads as pool,
-            tqdm(total=len(entry.benchmark.cases), initial=len(done), desc=title,
+            tqdm(total=len(own), initial=len(done), desc=title,
                  unit=" instances", disable=None) as bar,
         ):  # fmt: skip
             for position, trace in run_cases(predictor, cases, config.rules, in_flight, pool):
@@ -234,7 +285,7 @@ class Evaluation:
                 journal.append([{"row": pack(entry.key, todo[position], trace)}])
                 bar.update()
 
-    def _finished(self, journal: Journal) -> dict[tuple[str, str, str], dict[int, Trace]]:
+    def _finished(self, journal: Journal | Record) -> dict[tuple[str, str, str], dict[int, Trace]]:
         """What the journal holds already: traces by entry and position."""
         found: dict[tuple[str, str, str], dict[int, Trace]] = {}
         for line in journal.lines():
@@ -289,8 +340,13 @@ class Evaluation:
                 )  # fmt: skip
                 yield entry.key, path
 
-    def _header(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """What identifies this run: a journal of another one is not continued."""
+        shard = self.config.shard
+        return {"command": "eval", **self._header(), "shard": shard and str(shard)}
+
+    def _header(self) -> dict[str, Any]:
+        """What noc.json begins with."""
         config = self.config
         return {
             "format": 1,
@@ -395,11 +451,34 @@ def unpack(row: dict[str, Any]) -> tuple[tuple[str, str, str], int, Trace]:
     return (row["set"], row["model"], row["method"]), row["position"], trace
 
 
-def evaluate(config: EvalConfig) -> dict[str, Any]:
+def check_line(line: dict[str, Any]) -> None:
+    """Look at a journal line; raises what `unpack` does."""
+    unpack(line["row"])
+
+
+def merge_evaluations(
+    folders: Sequence[Path],
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Put the shards of an evaluation together; see `maskfix.refinement.merge.merge_refinements`.
+
+    Returns:
+        the content of noc.json.
+    """
+    shards = open_shards(folders, check_line)
+    config = config_of(shards[0], EvalConfig)
+    config = replace(config, shard=None, out=out, resume=resume, overwrite=overwrite, device="auto")
+    return Evaluation(config).take(shards, say)
+
+
+def evaluate(config: EvalConfig) -> dict[str, Any] | None:
     """Evaluate models on sets and write the results; see `EvalConfig`.
 
     Returns:
-        the content of noc.json; see `maskfix.report.evaluation.write_report`.
+        the content of noc.json; see `maskfix.report.evaluation.write_report`. None of a shard.
 
     Raises:
         InputError, UsageError: inputs or settings that cannot be used.
@@ -407,4 +486,4 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     return Evaluation(config).run()
 
 
-__all__ = ["EvalConfig", "Evaluation", "SetConfig", "evaluate"]
+__all__ = ["EvalConfig", "Evaluation", "SetConfig", "evaluate", "merge_evaluations"]

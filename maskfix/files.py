@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,14 @@ def keep_apart(out: Path, inputs: Iterable[Path | None], around: Path | None = N
             raise UsageError(
                 f"--out: {out} and the input {given} overlap; give a folder of its own"
             )
+
+
+def describe_file(path: Path) -> str:
+    """Name, size and time of change of a file: what tells whether it is still the same."""
+    status = path.stat()
+    seconds, rest = divmod(status.st_mtime_ns, 10**9)
+    changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    return f"{path.resolve()} ({status.st_size} bytes, of {changed}.{rest:09} UTC)"
 
 
 @contextmanager

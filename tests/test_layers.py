@@ -16,7 +16,7 @@ PACKAGE = Path(maskfix.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"types", "files", "version", "runtime", "threads"},
+    {"types", "files", "version", "runtime", "sharding", "threads"},
     {"archive", "config", "masks", "metrics"},
     {"rle"},
     {"polygons"},
@@ -33,8 +33,8 @@ LAYERS = (
 """A room imports from itself and from earlier layers; never from another room of its own layer."""
 
 WITH_TORCH = {
-    *("model", "predictor", "train", "evaluation", "refinement.run", "cli.train"),
-    "triage.probe",
+    *("model", "predictor", "train", "evaluation", "cli.train"),
+    *("refinement.finish", "refinement.processes", "triage.probe"),
     *("baselines.brs", "baselines.brs_optimize", "baselines.grid"),
 }
 """Rooms, or modules of other rooms, that may name torch."""
@@ -110,7 +110,7 @@ def test_the_package_loads_nothing_heavy() -> None:
     assert heavy == []
 
 
-COMMANDS = ["", "refine", "show", "eval", "compare", "train", "data", "weights"]
+COMMANDS = ["", "refine", "merge", "show", "eval", "compare", "train", "data", "weights"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -214,7 +214,7 @@ def test_actions(run: Run, tmp_path: Path) -> None:
     (added,) = [a for number, a in new.items() if number not in old]
     assert added["image_id"] == 3 and added["category_id"] == 2 and added["area"] > 0
     statuses = [(row["id"], row["status"]) for row in rows_of(out)]
-    assert statuses == [(10, "ok"), (20, "ok"), (None, "ok"), (40, "unchanged")]
+    assert statuses == [(10, "ok"), (20, "ok"), (added["id"], "ok"), (40, "unchanged")]
 
 
 def test_merge_and_split(run: Run, tmp_path: Path) -> None:
@@ -253,6 +253,7 @@ def test_merge_and_split(run: Run, tmp_path: Path) -> None:
     assert len(parts) == 2
     kept = coco_mask.decode(parts.pop(1)["segmentation"]).astype(bool)
     (rest,) = parts.values()
+    assert f"the rest is instance {rest['id']}" in rows_of(out)[0]["reason"]
     rest_mask = coco_mask.decode(rest["segmentation"]).astype(bool)
     assert kept[40, 40] and not kept[40, 90] and rest_mask[40, 90] and not (kept & rest_mask).any()
 

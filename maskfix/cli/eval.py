@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -86,11 +87,16 @@ def evaluate_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),
+    ] = None,
 ) -> None:
     """Measure how many clicks a model needs, with a simulated user (NoC)."""
     from maskfix.evaluate import Rules
-    from maskfix.evaluation import EvalConfig, Evaluation
-    from maskfix.report.evaluation import markdown_tables
+    from maskfix.evaluation import EvalConfig, Evaluation, merge_evaluations
+    from maskfix.refinement.processes import share_out
+    from maskfix.sharding import parse_shard
 
     levels = _numbers(thresholds)
     config = EvalConfig(
@@ -115,8 +121,23 @@ def evaluate_command(
         device=device,
         resume=resume,
         overwrite=overwrite,
+        shard=parse_shard(shard),
     )
-    content = Evaluation(config).run(lambda text: typer.echo(text, err=True))
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    content = share_out(
+        config, lambda own: Evaluation(own).run(say), partial(merge_evaluations, say=say)
+    )
+    if content is not None:
+        show_tables(content, out)
+
+
+def show_tables(content: dict[str, Any], out: Path) -> None:
+    """Print what an evaluation found, and where the rest of it is."""
+    from maskfix.report.evaluation import markdown_tables
+
     typer.echo(markdown_tables(content))
     typer.echo(f"written to {out}: report.html, noc.json, instances.csv, table.md")
 

@@ -14,6 +14,7 @@ import typer
 from maskfix.cli.data import app as data_app
 from maskfix.cli.eval import compare_command, evaluate_command
 from maskfix.cli.export import export_command
+from maskfix.cli.merge import merge_command
 from maskfix.cli.refine import refine_command
 from maskfix.cli.sheet import sheet_command
 from maskfix.cli.show import show_command
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("refine")(refine_command)
+app.command("merge")(merge_command)
 app.command("show")(show_command)
 app.command("triage")(triage_command)
 app.command("sheet")(sheet_command)

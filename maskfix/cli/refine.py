@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,13 @@ class SegmentationKind(str, Enum):
     same = "same"
     rle = "rle"
     polygon = "polygon"
+
+
+class EngineName(str, Enum):
+    """Where the work is done."""
+
+    local = "local"
+    ray = "ray"
 
 
 class GuardLevel(str, Enum):
@@ -81,13 +89,14 @@ def refine_command(
         SegmentationKind, typer.Option(help="How changed COCO masks are written.")
     ] = SegmentationKind.same,
     everything: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--all/--only-clicked",
             help="Every instance: without any clicks, borders snap to where the network is sure; "
-            "with clicks, the other instances are reported as they are.",
+            "with clicks, the other instances are reported as they are. By default those that the "
+            "script names; with --reference, all.",
         ),
-    ] = False,
+    ] = None,
     guard: Annotated[
         GuardLevel, typer.Option(help="How readily a result is refused for the old mask.")
     ] = GuardLevel.normal,
@@ -95,6 +104,13 @@ def refine_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Work in this process, or on a Ray cluster.")
+    ] = EngineName.local,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the inputs, say what would be done.")
     ] = False,
@@ -110,6 +126,7 @@ def refine_command(
     Example: maskfix refine --images imgs/ --masks preds.json --clicks clicks.yaml
     """
     from maskfix.config import RefineConfig
+    from maskfix.sharding import parse_shard
 
     config = RefineConfig(
         images=images,
@@ -133,16 +150,28 @@ def refine_command(
         resume=resume,
         overwrite=overwrite,
         fail_fast=fail_fast,
+        shard=parse_shard(shard),
+        engine=engine.value,
     )
+    from maskfix.refinement.inputs import Inputs
+
+    if dry_run:
+        plan = Inputs(config).plan()
+        typer.echo(json.dumps(plan, indent=2, ensure_ascii=False))
+        return 1 if plan["problems"] else 0
+    from maskfix.refinement.merge import merge_refinements
+    from maskfix.refinement.processes import share_out
     from maskfix.refinement.run import Refinement
     from maskfix.report.rows import summary_table
 
-    run = Refinement(config)
-    if dry_run:
-        plan = run.plan()
-        typer.echo(json.dumps(plan, indent=2, ensure_ascii=False))
-        return 1 if plan["problems"] else 0
-    summary = run.run(say=lambda text: typer.echo(text, err=True))
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    summary = share_out(
+        config, lambda own: Refinement(own).run(say), partial(merge_refinements, say=say)
+    )
+    if summary is None:
+        return 0
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:

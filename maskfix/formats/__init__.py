@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskfix.errors import InputError, UsageError
-from maskfix.formats.base import Annotation, Edit, ImageItem, Note, Source
+from maskfix.formats.base import Annotation, Edit, ImageItem, Source, Written
 from maskfix.formats.coco import open_coco
 from maskfix.formats.png import PNG_FORMATS, open_png
 
-__all__ = ["FORMATS", "Annotation", "Edit", "ImageItem", "Note", "Source", "open_source"]
+__all__ = ["FORMATS", "Annotation", "Edit", "ImageItem", "Source", "Written", "open_source"]
 
 FORMATS = ("coco", "coco-results", "lvis", *PNG_FORMATS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from maskfix.masks import Mask
 
 Id = int | str
 Segmentation = Literal["same", "rle", "polygon"]
+EditKind = Literal["replace", "delete", "add", "recategorize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Edit:
         category: name, for add and recategorize.
     """
 
-    kind: Literal["replace", "delete", "add", "recategorize"]
+    kind: EditKind
     image: int
     key: int | None = None
     mask: Mask | None = None
@@ -92,12 +93,18 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """Something a person should know about one edit that was written."""
+class Written:
+    """What became of one edit.
 
-    image: int
-    key: int | None
-    text: str
+    Attributes:
+        id: of the annotation that was added; None for other edits, or where it has none.
+        note: something a person should know.
+        is_done: whether the files say what the edit wanted.
+    """
+
+    id: Id | None = None
+    note: str | None = None
+    is_done: bool = True
 
 
 class Source(ABC):
@@ -109,9 +116,11 @@ class Source(ABC):
         format: name of the format, as --masks-format spells it.
         categories: id -> name, in source order; empty where the format has none.
         notes: what was noticed on opening, a sentence each.
+        stamp: what and of when the masks are; another one after a change.
     """
 
     format: str
+    stamp: str
     categories: Mapping[Id, str]
     notes: tuple[str, ...]
     _names: CodeIndex
@@ -144,13 +153,16 @@ class Source(ABC):
     @abstractmethod
     def write(
         self, edits: Iterable[Edit], out_dir: Path, segmentation: Segmentation = "same"
-    ) -> list[Note]:
+    ) -> Iterator[Written]:
         """Write the source with edits applied; everything else stays as it is, byte for byte.
 
         Args:
-            edits: in any order; consumed one by one.
+            edits: image by image, in the order of the images; consumed one by one.
             out_dir: an existing folder.
             segmentation: how changed masks are written, where the format has a choice.
+
+        Yields:
+            what became of every edit, in their order. The files are complete when this ends.
 
         Raises:
             InputError: the source changed since it was opened.

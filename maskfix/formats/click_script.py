@@ -33,6 +33,8 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _SELECTORS = ("id", "index", "at", "new", "merge")
 _ACTIONS: tuple[Literal["accept", "delete"], ...] = ("accept", "delete")
 _INSTANCE_KEYS = (*_SELECTORS, "clicks", "target", "action", "split")
+MOST_BYTES = 1 << 28
+"""A longer script is refused before all of it is read: devices have no end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +177,14 @@ def read_click_script(path: Path) -> ClickScript:
         ClickScriptError: with file, line, image and instance.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ClickScriptError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > MOST_BYTES:
+        raise ClickScriptError(
+            f"{path}: more than {MOST_BYTES >> 20} MB; divide it into scripts of some images each"
+        )
     return parse_click_script(data, str(path))
 
 

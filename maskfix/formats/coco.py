@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfix.errors import InputError, InstanceError
-from maskfix.formats.base import Annotation, Edit, Id, ImageItem, Note, Segmentation, Source
+from maskfix.formats.base import Annotation, Edit, Id, ImageItem, Segmentation, Source, Written
 from maskfix.formats.coco_index import CocoIndex, ImageEntries, index_coco, name_of
 from maskfix.formats.coco_write import write_edits
 from maskfix.formats.image import find_image_file, image_size, list_images
@@ -44,6 +44,7 @@ class CocoSource(Source):
         self.format = format
         self.categories = index.categories
         self._index = index
+        self.stamp = index.stamp
         self._images = images
         self._names, self._basenames = images.names, images.basenames
         self._image_of = images.ids.match(index.image_ids)  # (annotations,) ordinals, -1 unknown
@@ -87,7 +88,7 @@ class CocoSource(Source):
 
     def write(
         self, edits: Iterable[Edit], out_dir: Path, segmentation: Segmentation = "same"
-    ) -> list[Note]:
+    ) -> Iterator[Written]:
         return write_edits(
             self._index, edits, out_dir / "annotations.json", segmentation,
             image_id=lambda ordinal: self._images.read(ordinal).image_id,

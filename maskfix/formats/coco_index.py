@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfix.errors import InputError
+from maskfix.files import describe_file
 from maskfix.formats.base import Id
 from maskfix.formats.json_stream import JsonStream, parse
 from maskfix.formats.lookup import NO_CODE, CodeIndex, code_of
@@ -66,7 +67,7 @@ class CocoIndex:
 
     Attributes:
         path: the file.
-        stamp: its size and time of change when it was read.
+        stamp: its name, size and time of change when it was read.
         images: None in a results file.
         annotations: where they are.
         ids: codes of their ids; in a results file without ids, their positions.
@@ -76,7 +77,7 @@ class CocoIndex:
     """
 
     path: Path
-    stamp: tuple[int, int]
+    stamp: str
     images: ImageEntries | None
     annotations: Elements
     ids: CodeIndex
@@ -97,14 +98,8 @@ class CocoIndex:
 
     def check_unchanged(self) -> None:
         """Raise InputError if the file is not the one that was indexed."""
-        if stamp_of(self.path) != self.stamp:
+        if describe_file(self.path) != self.stamp:
             raise InputError(f"{self.path}: changed since it was opened; run again")
-
-
-def stamp_of(path: Path) -> tuple[int, int]:
-    """Size and time of change of a file."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def index_coco(path: Path, names_only: bool = False) -> CocoIndex:
@@ -117,7 +112,7 @@ def index_coco(path: Path, names_only: bool = False) -> CocoIndex:
     Raises:
         InputError: no JSON (with the byte position), or neither ground truth nor results.
     """
-    stamp = stamp_of(path)
+    stamp = describe_file(path)
     with JsonStream(path) as stream:
         opening = stream.peek()
         if opening == "[":
@@ -213,7 +208,7 @@ class _Reader:
             if isinstance(value, dict) and isinstance(value.get("id"), int | str):
                 self.categories.setdefault(value["id"], str(value.get("name", value["id"])))
 
-    def index(self, stamp: tuple[int, int]) -> CocoIndex:
+    def index(self, stamp: str) -> CocoIndex:
         ids, image_ids = np.array(self.ids, np.int64), np.array(self.image_ids, np.int64)
         if self.images is None and image_ids.size and (image_ids == NO_CODE).all():
             raise InputError(f'{self.stream.path}: no COCO results: no entry has an "image_id"')

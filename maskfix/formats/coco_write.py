@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from maskfix.files import atomic_stream
-from maskfix.formats.base import Edit, Id, Note, Segmentation
+from maskfix.formats.base import Edit, Id, Segmentation, Written
 from maskfix.formats.coco_index import CocoIndex, Elements
 from maskfix.formats.json_stream import parse, value_spans
 from maskfix.formats.segmentation import Kind, encode, kind_of
@@ -31,7 +31,7 @@ def write_edits(
     *,
     image_id: Callable[[int], Id],
     category_id: Callable[[str], Id | None],
-) -> list[Note]:
+) -> Iterator[Written]:
     """Copy the indexed file to ``path`` with edits; see `Source.write`.
 
     Edits are encoded one by one into a temporary file, so that memory stays flat.
@@ -41,10 +41,11 @@ def write_edits(
     with tempfile.TemporaryFile(dir=path.parent) as spill, index.path.open("rb") as source:
         patches = _Patches(spill)
         for edit in edits:
-            patches.add(_ADDED if edit.key is None else edit.key, encoder.encode(edit))
+            data, written = encoder.encode(edit)
+            patches.add(_ADDED if edit.key is None else edit.key, data)
+            yield written
         with atomic_stream(path) as target:
             _splice(source, target, index.annotations, patches)
-    return encoder.notes
 
 
 class _Encoder:
@@ -57,43 +58,45 @@ class _Encoder:
         image_id: Callable[[int], Id],
         category_id: Callable[[str], Id | None],
     ) -> None:
-        self.notes: list[Note] = []
         self._index = index
         self._segmentation = segmentation
         self._image_id = image_id
         self._category_id = category_id
         self._next_id = index.next_id
 
-    def encode(self, edit: Edit) -> bytes:
-        """The new text of an annotation; none to delete it."""
+    def encode(self, edit: Edit) -> tuple[bytes, Written]:
+        """The new text of an annotation (none to delete it), and what is to be said of it."""
         if edit.kind == "delete":
-            return b""
+            return b"", Written()
         if edit.kind == "add":
-            return _dump(self._added(edit)).encode("ascii")
+            added, remark = self._added(edit)
+            return _dump(added).encode("ascii"), Written(added.get("id"), remark)
         assert edit.key is not None
         data = self._index.read(self._index.annotations, edit.key)
         old = parse(data)
         new: dict[str, Any] = {}
+        note: str | None = None
         if edit.category is not None:
             new["category_id"] = self._category_id(edit.category)
         if edit.kind == "replace":
             assert edit.mask is not None
             kind = self._kind(kind_of(old.get("segmentation")), crowd=bool(old.get("iscrowd")))
-            new["segmentation"] = self._encoded(edit, edit.mask, kind, old.get("segmentation"))
+            new["segmentation"], note = encode(edit.mask, kind, old.get("segmentation"))
             new |= {key: value for key, value in _measures(edit.mask, old).items() if key in old}
-        return _with_values(data.decode("latin-1"), new).encode("latin-1")
+        return _with_values(data.decode("latin-1"), new).encode("latin-1"), Written(note=note)
 
-    def _added(self, edit: Edit) -> dict[str, Any]:
+    def _added(self, edit: Edit) -> tuple[dict[str, Any], str | None]:
         assert edit.mask is not None and edit.category is not None
         category = self._category_id(edit.category)
         entry = {"image_id": self._image_id(edit.image), "category_id": category}
         if self._index.images is None:  # results
-            segmentation = self._encoded(edit, edit.mask, self._kind("rle"))
-            return {**entry, "segmentation": segmentation, "score": 1.0}
+            segmentation, note = encode(edit.mask, self._kind("rle"))
+            return {**entry, "segmentation": segmentation, "score": 1.0}, note
         own = {"id": self._next_id, **entry}
         self._next_id += 1
-        segmentation = self._encoded(edit, edit.mask, self._kind(self._usual_kind()))
-        return {**own, "segmentation": segmentation, **_measures(edit.mask, {}), "iscrowd": 0}
+        segmentation, note = encode(edit.mask, self._kind(self._usual_kind()))
+        measures = _measures(edit.mask, {})
+        return {**own, "segmentation": segmentation, **measures, "iscrowd": 0}, note
 
     def _usual_kind(self) -> Kind:
         """The kind of the first annotation, for one that is added."""
@@ -107,12 +110,6 @@ class _Encoder:
         if self._segmentation == "same" or (crowd and self._segmentation == "polygon"):
             return own
         return self._segmentation
-
-    def _encoded(self, edit: Edit, mask: Mask, kind: Kind, old: object = None) -> Any:
-        value, note = encode(mask, kind, old)
-        if note:
-            self.notes.append(Note(edit.image, edit.key, note))
-        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from maskfix.errors import InputError, InstanceError
-from maskfix.formats.base import Annotation, Edit, Id, ImageItem, Note, Segmentation, Source
+from maskfix.formats.base import Annotation, Edit, Id, ImageItem, Segmentation, Source, Written
 from maskfix.formats.lookup import CodeIndex
 from maskfix.formats.png_file import read_png
-from maskfix.formats.png_files import MaskFile, MaskFiles, match_mask_files
+from maskfix.formats.png_files import MaskFile, MaskFiles, match_mask_files, stamp_of
 from maskfix.formats.png_pixels import binary_mask, label_masks, looks_binary
 from maskfix.formats.png_write import LABELS, write_png_masks
 from maskfix.masks import Mask
@@ -33,6 +33,7 @@ class PngSource(Source):
         self._names = CodeIndex.of(files.images)
         self._basenames = CodeIndex.of(posixpath.basename(name) for name in files.images)
         self.notes = tuple(_notes(files))
+        self.stamp = stamp_of(masks_dir, files)
 
     def __len__(self) -> int:
         return len(self._files.images)
@@ -85,9 +86,11 @@ class PngSource(Source):
 
     def write(
         self, edits: Iterable[Edit], out_dir: Path, segmentation: Segmentation = "same"
-    ) -> list[Note]:
+    ) -> Iterator[Written]:
+        if stamp_of(self._masks_dir, self._files) != self.stamp:
+            raise InputError(f"{self._masks_dir}: changed since it was opened; run again")
         labels = self.format == "png-labels"
-        return write_png_masks(self._masks_dir, self._files, edits, out_dir / "masks", labels)
+        yield from write_png_masks(self._masks_dir, self._files, edits, out_dir / "masks", labels)
 
     def _read_files(self, ordinal: int) -> tuple[tuple[Annotation, ...], tuple[int, int] | None]:
         """One annotation a file; and the size of the first that can be read."""

@@ -9,6 +9,7 @@ IMAGE is the image's path without its extension; its last part is enough where i
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import posixpath
@@ -103,6 +104,20 @@ def match_mask_files(
     keys = itertools.count()
     numbered = [[replace(file, key=next(keys)) for file in files] for files in masks]
     return MaskFiles(images, numbered, per_instance, others)
+
+
+def stamp_of(masks_dir: Path, files: MaskFiles) -> str:
+    """What tells whether the masks are still the same: names, sizes and times of all files."""
+    names = [mask.name for masks in files.masks for mask in masks] + files.others
+    digest, size = hashlib.blake2b(digest_size=8), 0
+    for name in names:
+        status = os.stat(masks_dir / name)
+        size += status.st_size
+        digest.update(
+            f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "replace")
+        )
+    where = masks_dir.resolve()
+    return f"{where} ({len(names)} PNG files, {size} bytes, stamp {digest.hexdigest()})"
 
 
 class _Stems:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from maskfix import rle
 from maskfix.config import Guard
 from maskfix.formats import Edit, ImageItem
+from maskfix.formats.base import EditKind
 from maskfix.formats.click_script import New
 from maskfix.masks import Mask, boundary_iou, intersection, iou
 from maskfix.refinement.guard import refusal
@@ -135,8 +138,8 @@ def _remark(task: Task, rest: Mask, is_unclicked: bool) -> str:
     if task.absorbed is not None:
         return f"took in instance {task.absorbed.id}"
     if script.split:
-        done = "split; the rest is a new instance"
-        return done if rest.area else "no negative click is in the mask: there is nothing to split"
+        nothing = "no negative click is in the mask: there is nothing to split"
+        return "split" if rest.area else nothing
     if is_unclicked and not (script.action or script.category):
         return "cleaned without clicks"
     return {"delete": "deleted", "accept": "accepted as it is"}.get(script.action or "", "")
@@ -185,6 +188,38 @@ def pack(outcome: Outcome) -> dict[str, Any]:
             for edit in outcome.edits
         ],
     }
+
+
+class _PackedMask(TypedDict):
+    size: tuple[int, int]
+    counts: str
+
+
+class _PackedEdit(TypedDict):
+    kind: EditKind
+    image: int
+    key: int | None
+    category: str | None
+    mask: _PackedMask | None
+
+
+class _PackedOutcome(TypedDict):
+    row: Row
+    overlap: tuple[int, int, int, int] | None
+    image: int | None
+    key: int | None
+    clicks: list[tuple[float, float, bool]]
+    refused: _PackedMask | None
+    edits: list[_PackedEdit]
+
+
+def check_line(line: dict[str, Any]) -> None:
+    """Look at a journal line.
+
+    Raises:
+        msgspec.ValidationError: `pack` cannot have made it.
+    """
+    msgspec.convert(line, _PackedOutcome)
 
 
 def unpack_edits(line: dict[str, Any]) -> list[Edit]:

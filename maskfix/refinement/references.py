@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from maskfix.errors import InputError
 from maskfix.formats import Annotation, ImageItem, Source
-from maskfix.masks import Mask, iou
+from maskfix.masks import Mask, intersection, iou
 
 WITHOUT_IDS = frozenset({"coco-results", "png-binary"})
 """Formats whose ids are mere positions."""
@@ -20,8 +20,9 @@ def match_references(
 ) -> tuple[Mapping[int, Mask], str]:
     """Reference masks by instance key.
 
-    By id where both sides have ids and the reference has all of the image's; else by IoU, the best
-    pairs first, each mask used once.
+    By id where both sides have ids and the reference has all of the image's; labels of label maps
+    are ids only if every pair overlaps, as two maps may count their instances differently. Else by
+    IoU, the best pairs first, each mask used once.
 
     Returns:
         the matches, and ``"id"`` or ``"IoU"``, or ``""`` where the image has no reference.
@@ -31,9 +32,11 @@ def match_references(
     except InputError:
         return {}, ""
     known = {a.id: a.mask for a in there if a.mask is not None}
-    has_ids = not {source.format, references.format} & WITHOUT_IDS
-    if has_ids and item.annotations and all(a.id in known for a in item.annotations):
-        return {a.key: known[a.id] for a in item.annotations}, "id"
+    formats = {source.format, references.format}
+    if item.annotations and all(a.id in known for a in item.annotations):
+        pairs = [(a, known[a.id]) for a in item.annotations]
+        if not formats & WITHOUT_IDS and ("png-labels" not in formats or all(map(_overlap, pairs))):
+            return {a.key: mask for a, mask in pairs}, "id"
     return _match_by_iou(item.annotations, there), "IoU"
 
 
@@ -54,6 +57,12 @@ def _match_by_iou(
             matches[key] = mask
             taken.add(other)
     return matches
+
+
+def _overlap(pair: tuple[Annotation, Mask]) -> bool:
+    annotation, mask = pair
+    own = annotation.mask
+    return own is not None and _same_frame(own, mask) and intersection(own, mask) > 0
 
 
 def _same_frame(a: Mask, b: Mask) -> bool:

@@ -157,7 +157,10 @@ def triage(config: TriageConfig, say: Callable[[str], None] = lambda text: None)
         say(f"warning: {model.path} holds random weights: the ranking is meaningless")
     predictor = Predictor(model, protocol="fast", flip=False, batch_size=config.batch_size)
     _prepare(config)
-    journal = Journal(config.out / JOURNAL, _header(config, model, len(source)), config.resume)
+    header = _header(config, model, len(source))
+    journal = Journal(
+        config.out / JOURNAL, header, config.resume, lambda line: line["row"]["score"]
+    )
     try:
         _work(_Looker(config, source, references, predictor), journal, len(source))
     finally:
