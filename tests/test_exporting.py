@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from pycocotools.coco import COCO
 from typer.testing import CliRunner, Result
 
 from maskfix.cli.main import app
@@ -257,6 +258,38 @@ def test_brush_of_a_long_run() -> None:
     bits = header + "1" + "00" + "011" + "1" * 8
     one = Mask.from_array(np.ones((1, 1), bool))
     assert brush_rle(one) == int(bits.ljust(72, "0"), 2).to_bytes(9, "big")
+
+
+def test_label_studio_unpacks_it() -> None:
+    brush = pytest.importorskip(
+        "label_studio_sdk.converter.brush", reason="label-studio-sdk is not installed"
+    )
+    for mask in masks().values():
+        samples = brush.decode_rle(list(brush_rle(Mask.from_array(mask))))
+        assert np.array_equal(samples.reshape(HEIGHT, WIDTH, 4)[..., 3] > 0, mask)
+
+
+def test_cvat_unpacks_it() -> None:
+    cvat = pytest.importorskip("cvat_sdk.masks", reason="cvat-sdk is not installed")
+    for array in masks().values():
+        mask = Mask.from_array(array)
+        box = mask.box
+        corners = [box.left, box.top, box.right - 1, box.bottom - 1]
+        points = [*row_runs(mask.bits), *corners]
+        assert points == cvat.encode_mask(array)
+        back = cvat.decode_mask(points, image_width=WIDTH, image_height=HEIGHT)
+        assert np.array_equal(back, array)
+
+
+@pytest.mark.parametrize("kind", ["rle", "polygon"])
+def test_fiftyone_and_others_that_use_pycocotools_load_it(
+    data: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(data, "coco", "--segmentation", kind)
+    coco = COCO(str(data / "out" / "annotations.json"))
+    for annotation, mask in zip(coco.loadAnns([10, 11, 12, 13]), masks().values(), strict=True):
+        assert np.array_equal(coco.annToMask(annotation), mask)
+    assert [coco.loadImgs(i)[0]["file_name"] for i in coco.getImgIds()] == ["a.png", "b.png"]
 
 
 def test_png_masks_become_coco(data: Path) -> None:

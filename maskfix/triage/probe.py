@@ -133,7 +133,7 @@ def edge_strength(pixels: NDArray[np.uint8], bits: BoolArray) -> float:
     distance = np.where(bits, inside - 0.5, 0.5 - outside).astype(np.float32)
     smooth = cv2.GaussianBlur(distance, (0, 0), 1)
     normal = np.stack([cv2.Sobel(smooth, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))])
-    normal /= np.hypot(normal[0], normal[1]) + 1e-3
+    normal = normal / (np.hypot(normal[0], normal[1]) + 1e-3)
     colours = cv2.cvtColor(cv2.GaussianBlur(pixels, (0, 0), 1), cv2.COLOR_RGB2LAB)
     lab = colours.astype(np.float32)
     dx, dy = (cv2.Sobel(lab, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -283,7 +284,8 @@ def _fail(row: dict[str, Any], problem: str, score: float) -> None:
 def _write_lists(config: TriageConfig, with_reference: bool) -> Result:
     """Rank the journal's rows into both lists."""
     path = config.out / JOURNAL
-    offsets, scores, areas, errors = _read_numbers(path)
+    offsets, numbers = _read_numbers(path)
+    scores, areas, errors = numbers.T
     columns = [*COLUMNS, *([REFERENCE_COLUMN] if with_reference else [])]
     result = Result(instances=scores.size, failed=0, listed=0)
     order = np.argsort(-scores, kind="stable")
@@ -319,9 +321,9 @@ def _write_lists(config: TriageConfig, with_reference: bool) -> Result:
     return result
 
 
-def _read_numbers(path: Path) -> tuple[NDArray[np.int64], ...]:
-    """Of all rows of a journal: where they are in bytes, scores, areas, errors (NaN: unknown)."""
-    numbers: list[tuple[int, float, int, float]] = []
+def _read_numbers(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Where the rows of a journal are, in bytes, and (N, 3): score, area, error (NaN: unknown)."""
+    offsets, numbers = array("q"), array("d")
     offset = 0
     with path.open("rb") as file:
         for line in file:
@@ -329,10 +331,10 @@ def _read_numbers(path: Path) -> tuple[NDArray[np.int64], ...]:
             if row is not None:
                 overlap = row.get(REFERENCE_COLUMN, "")
                 error = np.nan if overlap == "" else 1 - overlap
-                numbers.append((offset, row["score"], row["pixels"], error))
+                offsets.append(offset)
+                numbers.extend((row["score"], row["pixels"], error))
             offset += len(line)
-    table = np.array(numbers, np.float64).reshape(-1, 4)
-    return table[:, 0].astype(np.int64), table[:, 1], table[:, 2], table[:, 3]
+    return np.array(offsets, np.int64), np.array(numbers, np.float64).reshape(-1, 3)
 
 
 def _cell(row: dict[str, Any], name: str) -> Any:
