@@ -354,3 +354,18 @@ def test_an_export_replaces_an_export_only(data: Path) -> None:
     assert run(data, "yolo", "--overwrite").exit_code == 0
     assert not (data / "out" / "annotations.json").exists()
     assert (data / "images" / "a.png").is_file()
+
+
+def test_the_commands_of_the_documentation(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "handoff.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("maskfix export ")]
+    assert {command.split()[7] for command in commands} == {"coco", "yolo", "cvat", "label-studio"}
+    (data / "imgs").symlink_to(data / "images")
+    (data / "refined").mkdir()
+    shutil.copy(data / "masks.json", data / "refined" / "annotations.json")
+    monkeypatch.chdir(data)
+    for command in commands:
+        result = CliRunner().invoke(app, command.split()[1:], catch_exceptions=False)
+        assert result.exit_code == 0, command
+    for name in ("coco/annotations.json", "yolo/data.yaml", "cvat/annotations.xml"):
+        assert (data / name).is_file()

@@ -55,8 +55,11 @@ class YoloWriter(Writer):
 
     def close(self) -> Facts:
         """See `Writer`."""
-        names = "".join(f"  {i}: {json.dumps(n)}\n" for i, n in enumerate(self.classes.names))
-        text = f"path: .\ntrain: images\nval: images\nnames:\n{names}"
+        names = "".join(
+            f"  {place}: {json.dumps(name, ensure_ascii=False)}\n"
+            for place, name in enumerate(self.classes.names)
+        )
+        text = f"train: images\nval: images\nnames:\n{names}"
         (self.folder / "data.yaml").write_text(text, encoding="utf-8")
         notes = []
         try:
