@@ -12,7 +12,7 @@ from maskfix.formats import ImageItem, Source, open_source
 from maskfix.formats.click_script import ImageScript, read_click_script
 from maskfix.formats.image import read_item
 from maskfix.masks import Mask
-from maskfix.report.overlay import draw_clicks, draw_masks, side_by_side
+from maskfix.report.overlay import Image, draw_clicks, draw_masks, side_by_side
 
 
 def show(
@@ -43,12 +43,10 @@ def show(
     """
     source = open_source(masks, images, None, masks_format)
     earlier = open_source(before, images) if before else None
-    scripts = {}
-    for script in read_click_script(clicks).images if clicks else ():
-        scripts[source.find_image(script.file)] = script
+    scripts, problems = _scripts(clicks, source)
     keep_apart(out, [images, masks, before, clicks])
     out.mkdir(parents=True, exist_ok=True)
-    written, problems = 0, []
+    written = 0
     for ordinal in range(len(source)):
         item = source[ordinal]
         chosen = _chosen(item, ids)
@@ -68,6 +66,17 @@ def show(
     return written, problems
 
 
+def _scripts(clicks: Path | None, source: Source) -> tuple[dict[int, ImageScript], list[str]]:
+    """The click script by image ordinal, and a line for every image in it that is not there."""
+    scripts, problems = {}, []
+    for script in read_click_script(clicks).images if clicks else ():
+        try:
+            scripts[source.find_image(script.file)] = script
+        except InputError as error:
+            problems.append(f"{clicks}:{script.line}: {error}")
+    return scripts, problems
+
+
 def _chosen(item: ImageItem, ids: set[str] | None) -> list[Mask]:
     return [
         a.mask for a in item.annotations if a.mask is not None and (ids is None or str(a.id) in ids)
@@ -80,9 +89,9 @@ def _draw(
     earlier: Source | None,
     script: ImageScript | None,
     ids: set[str] | None,
-) -> cv2.typing.MatLike:
+) -> Image:
     image = read_item(item)
-    after = draw_masks(image, chosen)
+    after = _draw_fitting(image, chosen, "masks")
     if earlier is None and script is None:
         return after
     left = image
@@ -91,8 +100,19 @@ def _draw(
             there = earlier[earlier.find_image(item.file)]
         except InputError as error:
             raise InstanceError(str(error)) from error
-        left = draw_masks(image, _chosen(there, ids))
+        left = _draw_fitting(image, _chosen(there, ids), "earlier masks")
     if script is not None:
         for instance in script.to_pixels(image.shape[1], image.shape[0]).instances:
             left = draw_clicks(left, instance.clicks)
     return side_by_side([left, after])
+
+
+def _draw_fitting(image: Image, masks: list[Mask], what: str) -> Image:
+    """The image with masks on it, which must be of its size."""
+    height, width = image.shape[:2]
+    for mask in masks:
+        if (mask.height, mask.width) != (height, width):
+            raise InstanceError(
+                f"the {what} are {mask.width}x{mask.height}, the image is {width}x{height}"
+            )
+    return draw_masks(image, masks)

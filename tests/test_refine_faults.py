@@ -15,6 +15,7 @@ from test_refine import (
     Run,
     annotations_of,
     disk,
+    encoded,
     make_set,
     rows_of,
     run,
@@ -223,3 +224,26 @@ def test_a_damaged_journal_is_one_line(
     assert run(*arguments_of(tmp_path, "--all", "--resume")) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"line {line + 1}" in error
+
+
+def test_show_says_what_it_cannot_draw_and_draws_the_rest(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = make_set(tmp_path)
+    earlier = json.loads((tmp_path / "preds.json").read_text())
+    earlier["images"][1] |= {"height": 2 * HEIGHT, "width": 2 * WIDTH}
+    large = np.kron(disk(40, 60, 25), np.ones((2, 2), bool))
+    earlier["annotations"][1]["segmentation"] = encoded(large)
+    (tmp_path / "earlier.json").write_text(json.dumps(earlier))
+    clicks = write_clicks(
+        tmp_path / "c.json",
+        {"file": "1.png", "id": 10, "clicks": [top_of(content, 1)]},
+        {"file": "nowhere.png", "id": 1, "clicks": [top_of(content, 1)]},
+    )
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "preds.json"]
+    arguments += ["--before", tmp_path / "earlier.json", "--clicks", clicks]
+    assert run("show", *arguments, "--out", tmp_path / "pictures") == 1
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["1.png", "3.png"]
+    error = capsys.readouterr().err
+    assert "nowhere.png" in error and f"{2 * WIDTH}x{2 * HEIGHT}" in error
+    assert error.count("not drawn") == 2
