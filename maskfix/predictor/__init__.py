@@ -8,9 +8,9 @@ two clicks is a `Session`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from maskfix.types import Click
 
 Network = Callable[[Tensor, Tensor], dict[str, Tensor]]
 T = TypeVar("T")
+P = ParamSpec("P")
 Group = list[tuple[Session, View]]  # of views of one size, for one network call
 
 __all__ = ["FastProtocol", "PaperProtocol", "Predictor", "Request", "Session"]
@@ -82,7 +83,8 @@ class Predictor:
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))
         self.in_batches = self.device.type != "cpu"
-        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "predict")
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, "predict")
         self._last: tuple[Session, NDArray[np.uint8], FloatArray] | None = None
 
     def predict(
@@ -112,9 +114,9 @@ class Predictor:
             session = self.start(image, mask)
             session.clicks = list(clicks)
             if mask is None:
-                self._replay([session], self._step_alone)
+                self._replay([session], lambda sessions: self.step_here(sessions[0]))
             else:
-                self._step_alone([session])
+                self.step_here(session)
         answer = session.probabilities()
         self._last = (session, image, answer)
         return answer
@@ -157,42 +159,67 @@ class Predictor:
             if self.in_batches:
                 self._step_in_batches(sessions, failures)
             else:
-                self._step_each(sessions, failures, isinstance(self.network, ClickNetwork))
+                self._step_each(sessions, failures)
 
-    def _step_alone(self, sessions: Sequence[Session]) -> None:
-        """`step` for a single session, to which all threads are given."""
+    def step_here(self, session: Session) -> None:
+        """`step` for one session in the calling thread; in an answer's last bits it may differ from
+        `step` unless `one_thread_a_call` is in force."""
         if self.in_batches:
-            self._step_in_batches(sessions, None)
-        else:
-            self._step_each(sessions, None, side_by_side=False)
+            self._step_in_batches([session], None)
+            return
+        while session.accept(self._ask([session.view()])[0]):
+            pass
 
-    def _step_each(
-        self, sessions: Sequence[Session], failures: dict[Session, str] | None, side_by_side: bool
-    ) -> None:
+    @property
+    def is_side_by_side(self) -> bool:
+        """Whether sessions are predicted in threads, each by itself.
+
+        So it is on the CPU: larger batches gain nothing there, and round differently from smaller
+        ones, so that an answer would depend on what else is in its batch. Of networks that are not
+        ours we do not know whether threads may share them.
+        """
+        return not self.in_batches and isinstance(self.network, ClickNetwork)
+
+    @property
+    def at_once(self) -> int:
+        """Sessions predicted at a time: in one network call, or in as many threads."""
+        if self.in_batches:
+            return max(1, self.batch_size // (2 if self.flip else 1))
+        return self._threads if self.is_side_by_side else 1
+
+    def submit(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run something in one of the threads that predict; to be used, and waited for, while
+        `one_thread_a_call` is in force."""
+
+        def run() -> T:
+            if torch.get_num_threads() > 1:  # a setting that every thread has for itself
+                torch.set_num_threads(1)
+            return task(*args, **kwargs)
+
+        return self._pool.submit(run)
+
+    def _step_each(self, sessions: Sequence[Session], failures: dict[Session, str] | None) -> None:
         """A network call for every session."""
-
-        def predict(session: Session) -> None:
-            while session.accept(self._ask([session.view()])[0]):
-                pass
-
-        for session, result in list(self._try(predict, sessions, side_by_side)):
+        for session, result in list(self._try(self.step_here, sessions)):
             if isinstance(result, Exception):
                 note_failure(session, result, failures)
 
     def _try(
-        self, task: Callable[[Session], T], sessions: Sequence[Session], side_by_side: bool = True
+        self, task: Callable[[Session], T], sessions: Sequence[Session]
     ) -> Iterator[tuple[Session, T | Exception]]:
         """What becomes of each session, in order: a result, or the error that was raised."""
 
         def attempt(session: Session) -> T | Exception:
-            if side_by_side and torch.get_num_threads() > 1:  # a setting of every thread
-                torch.set_num_threads(1)
             try:
                 return task(session)
             except Exception as error:
                 return error
 
-        results = self._pool.map(attempt, sessions) if side_by_side else map(attempt, sessions)
+        if self.in_batches or self.is_side_by_side:
+            running = [self.submit(attempt, session) for session in sessions]
+            results: Iterator[T | Exception] = (future.result() for future in running)
+        else:
+            results = map(attempt, sessions)
         return zip(sessions, results, strict=True)
 
     def _step_in_batches(
@@ -256,17 +283,6 @@ class Predictor:
                 again.append(session)
         return again
 
-    @property
-    def at_once(self) -> int:
-        """Sessions in one network call.
-
-        One on the CPU: larger batches gain nothing there, and round differently from smaller ones,
-        so that an answer would depend on what else is in its batch.
-        """
-        if not self.in_batches:
-            return 1
-        return max(1, self.batch_size // (2 if self.flip else 1))
-
     def _ask(self, views: Sequence[View]) -> FloatArray:
         """The network's probabilities for views of one size, (B, h, w) float32."""
         answers: FloatArray = self._ask_device(views).cpu().numpy()[:, 0]
@@ -308,7 +324,7 @@ class Predictor:
         if session.given if mask is None else not _same(mask, answer):
             return None
         session.clicks.append(clicks[-1])
-        self._step_alone([session])
+        self.step_here(session)
         return session
 
 

@@ -65,7 +65,7 @@ class FastSession(Session):
     ) -> None:
         super().__init__(given=mask is not None)
         self.protocol = protocol
-        self.image = image
+        self.image: NDArray[np.uint8] = image
         height, width = image.shape[:2]
         self.region: Box | None = None
         self.size = protocol.sizes[0]

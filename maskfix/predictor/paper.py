@@ -40,6 +40,12 @@ class Region(NamedTuple):
         """Columns covered."""
         return self.last_col - self.first_col + 1
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """To index an array of the image."""
+        rows = slice(self.first_row, self.last_row + 1)
+        return rows, slice(self.first_col, self.last_col + 1)
+
 
 @dataclass(frozen=True)
 class PaperProtocol:
@@ -81,7 +87,7 @@ class PaperSession(Session):
     ) -> None:
         super().__init__(given=mask is not None)
         self.protocol = protocol
-        self.image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+        self.image: NDArray[np.uint8] = image
         self.height, self.width = image.shape[:2]
         self.region: Region | None = None
         self._previous = as_probabilities(mask, self.height, self.width)  # what the network sees
@@ -90,11 +96,14 @@ class PaperSession(Session):
     def view(self) -> View:
         """The whole image, or the zoomed region."""
         self.region = self._choose_region()
-        scene = torch.cat([self.image, torch.from_numpy(self._previous)[None]])
+        frame = self.region or Region(0, self.height - 1, 0, self.width - 1)
+        image = torch.from_numpy(np.ascontiguousarray(self.image[frame.slices]))
+        mask = torch.from_numpy(self._previous[frame.slices])
+        scene = torch.cat([image.permute(2, 0, 1).float() / 255, mask[None]])
         points = [(c.y, c.x) for c in self.clicks]
         if self.region is not None:
             assert self.protocol.zoom_target is not None
-            scene, points = _zoom(scene, points, self.region, self.protocol.zoom_target)
+            scene, points = _zoom(scene, points, frame, self.protocol.zoom_target)
         longest = max(scene.shape[1:])
         if self.protocol.max_size is not None and longest > self.protocol.max_size:
             frame = Region(0, scene.shape[1] - 1, 0, scene.shape[2] - 1)
@@ -110,9 +119,7 @@ class PaperSession(Session):
         region = self.region or Region(0, self.height - 1, 0, self.width - 1)
         answer = _resize(torch.from_numpy(probabilities)[None], region.height, region.width)
         placed = np.zeros((self.height, self.width), np.float32)
-        placed[region.first_row : region.last_row + 1, region.first_col : region.last_col + 1] = (
-            answer[0].numpy()
-        )
+        placed[region.slices] = answer[0].numpy()
         self._probabilities = placed
         if self._should_look_closer(placed):
             return True
@@ -211,7 +218,7 @@ def _holds_positive_clicks(region: Region, clicks: list[Click]) -> bool:
 def _zoom(
     scene: Tensor, points: list[tuple[float, float]], region: Region, target: int | tuple[int, int]
 ) -> tuple[Tensor, list[tuple[float, float]]]:
-    """Cut a region of a (C, H, W) scene and resize it; points are (row, column).
+    """Resize the (C, h, w) scene of a region; points are (row, column) of the image.
 
     The published mapping of clicks does not quite match that of pixels, by up to one; kept.
     """
@@ -220,7 +227,6 @@ def _zoom(
     else:
         scale = target / max(region.height, region.width)
         height, width = round(region.height * scale), round(region.width * scale)
-    cut = scene[:, region.first_row : region.last_row + 1, region.first_col : region.last_col + 1]
     moved = [
         (
             height * (row - region.first_row) / region.height,
@@ -228,7 +234,7 @@ def _zoom(
         )
         for row, col in points
     ]
-    return _resize(cut, height, width), moved
+    return _resize(scene, height, width), moved
 
 
 def _resize(scene: Tensor, height: int, width: int) -> Tensor:

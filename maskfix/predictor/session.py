@@ -50,7 +50,10 @@ class Session(ABC):
     Attributes:
         clicks: all clicks so far, in order.
         given: whether there was a mask to start from.
+        image: (H, W, 3) uint8 RGB, where a session holds on to it; instances of one image share it.
     """
+
+    image: NDArray[np.uint8] | None = None
 
     def __init__(self, given: bool) -> None:
         self.clicks: list[Click] = []
