@@ -16,7 +16,7 @@ from maskfix.baselines.seeds import BoolArray, Scene
 FloatArray = NDArray[np.float64]
 
 COMPONENTS = 5
-NOISE = 4.0  # deviation in Lab units that every component has at least, in all directions
+NOISE = 8.0  # deviation in Lab units that every component has at least, in all directions
 OUTLIERS = 0.05  # share of colours that follow no component but are spread evenly
 EVEN = 1 / (100 * 200 * 200)  # density of an even spread over Lab
 _MOST_SAMPLES = 4000
