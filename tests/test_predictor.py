@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from maskfix.clicks import SimulatedUser
 from maskfix.crops import resample
+from maskfix.errors import UsageError
 from maskfix.masks import Mask, iou
 from maskfix.predictor import FastProtocol, PaperProtocol, Predictor, Request, Session
 from maskfix.predictor.paper import PaperSession, Region, expand_region, region_iou
@@ -306,3 +307,27 @@ def test_large_changes_that_no_click_asked_for_are_taken_back() -> None:
         session.clicks.append(Click(x=80, y=60, positive=True))
         predictor.step([session])
         assert iou(session.mask(), Mask.from_array(expected)) > 0.95
+
+
+@pytest.mark.parametrize("zoom_target", [None, (256, 256), 100, 0])
+def test_the_fast_protocol_wants_one_side(zoom_target: Any) -> None:
+    with pytest.raises(UsageError, match="zoom_target: the fast protocol expects a multiple of 32"):
+        Predictor(Stub(), "fast", zoom_target=zoom_target)
+
+
+def test_a_buffer_that_was_filled_anew_is_another_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    first, second = Click(100, 190, True), Click(20, 20, False)
+    predictor, fresh = Predictor(Stub()), Predictor(Stub())
+    buffer = image.copy()
+    answer = predictor.predict(buffer, [first])
+    buffer[:] = image[::-1]
+    expected = fresh.predict(buffer, [first, second])
+    np.testing.assert_array_equal(predictor.predict(buffer, [first, second]), expected)
+    answer[:] = 0  # an answer that was edited is a mask from elsewhere
+    predictor.predict(buffer, [first])
+    edited = predictor.predict(buffer, [first], np.zeros_like(answer))
+    edited[:] = 0
+    expected = Predictor(Stub()).predict(buffer, [first, second], np.zeros_like(answer))
+    again = predictor.predict(buffer, [first, second], edited)
+    np.testing.assert_array_equal(again, expected)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from maskfix.crops import Size, fit_region, nearest_size, resample, to_network
+from maskfix.errors import UsageError
 from maskfix.masks import Mask, enclose
 from maskfix.predictor.session import FloatArray, NetworkPoint, Session, View, as_probabilities
 from maskfix.types import Box, Click
@@ -43,6 +44,13 @@ class FastProtocol:
     REACH = 3.0  # of a later click, relative to its depth in what it changes; but at least
     LEAST_REACH = 0.15  # of the square root of the mask's area
     DISK = 2.5  # radius in network pixels of what a click is sure to change
+
+    def __post_init__(self) -> None:
+        side = self.zoom_target
+        if not isinstance(side, int) or side < 32 or side % 32:
+            raise UsageError(
+                f"zoom_target: the fast protocol expects a multiple of 32 pixels, found {side!r}"
+            )
 
     @property
     def sizes(self) -> tuple[Size, ...]:
