@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from maskfix.benchmarks import Benchmark, read_annotated, read_benchmark
+from maskfix.benchmarks import Benchmark, known_benchmark, read_annotated, read_benchmark
 from maskfix.config import pack_config
 from maskfix.errors import InputError, UsageError
 from maskfix.evaluate import THRESHOLDS, Rules, Trace, run_cases, summarise
@@ -33,7 +33,9 @@ from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal, Record
 from maskfix.refinement.merge import config_of, open_shards
 from maskfix.report.evaluation import write_report
+from maskfix.report.evaluation_page import Strip
 from maskfix.report.plots import safe_name
+from maskfix.report.published import published_results
 from maskfix.report.strips import write_strip
 from maskfix.sharding import Shard
 from maskfix.types import Click
@@ -83,6 +85,7 @@ class EvalConfig:
         min_area: smaller instances, in pixels, are passed over; then
         limit: evenly spaced ones are taken, so many.
         strips: pictures of the progress of so many instances an entry, the worst first.
+        published: show what others have published of the same benchmarks beside the results.
         device: auto, cpu, cuda, cuda:N or mps.
         resume: go on with an interrupted run in `out`.
         overwrite: replace a run in `out`.
@@ -101,6 +104,7 @@ class EvalConfig:
     min_area: int = 0
     limit: int | None = None
     strips: int = 6
+    published: bool = False
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
@@ -306,6 +310,8 @@ class Evaluation:
             results.append({"set": name, "model": model, "method": method, **summary})
             rows += [pack(entry.key, position, trace) for position, trace in enumerate(traces)]
         content = {**self._header(), **self._about(), "results": results}
+        if config.published:
+            content["published"] = self._published(say)
         for folder in ("strips", "plots"):  # of a run that was replaced
             shutil.rmtree(config.out / folder, ignore_errors=True)
         strips = list(self._strips(done))
@@ -313,9 +319,19 @@ class Evaluation:
             say(f"note: {note}")
         return content
 
-    def _strips(
-        self, done: dict[tuple[str, str, str], dict[int, Trace]]
-    ) -> Iterator[tuple[tuple[str, str, str], Path]]:
+    def _published(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """What others have measured on these sets, from scratch."""
+        known = {
+            entry.name: known_benchmark(entry.name)
+            for entry in self.config.sets
+            if entry.images is None and entry.initial is None
+        }
+        found = list(published_results({k: v for k, v in known.items() if v is not None}))
+        if not found:
+            say("note: --published: none of these sets is a benchmark with published numbers")
+        return found
+
+    def _strips(self, done: dict[tuple[str, str, str], dict[int, Trace]]) -> Iterator[Strip]:
         """Run the worst instances again and draw their progress."""
         target = self.config.thresholds[-1]
         for entry in self.entries():
@@ -335,10 +351,11 @@ class Evaluation:
                 trace = again[rank]
                 path = folder / f"{rank + 1:02}.png"
                 write_strip(
-                    path, case.image(), case.name, case.reference, case.initial,
+                    path, case.image(), case.reference, case.initial,
                     trace.masks, trace.clicks, (trace.initial_iou, *trace.ious),
                 )  # fmt: skip
-                yield entry.key, path
+                clicks, iou = len(trace.clicks), trace.counted_ious[-1]
+                yield Strip(entry.key, f"{case.name}: {clicks} clicks, IoU {iou:.3f}", path)
 
     def _identity(self) -> dict[str, Any]:
         """What identifies this run: a journal of another one is not continued."""

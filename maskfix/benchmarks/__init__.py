@@ -76,13 +76,18 @@ def read_benchmark(name: str, path: Path, initial: Path | None = None) -> Benchm
         InputError: something is missing; says what was expected where.
     """
     files = Files(path)
-    layouts = {_plain(known): reader for known, reader in LAYOUTS.items()}
-    reader = layouts.get(_plain(name), _generic)
+    known = known_benchmark(name)
+    reader = _generic if known is None else LAYOUTS[known]
     if initial is not None:
         reader = partial(coco, initial=initial)
     notes: list[str] = []
     benchmark = _benchmark(name, path, reader(Folder(name, files), notes), notes)
     return replace(benchmark, paper_zoom=PAPER_ZOOM.get(_plain(name), benchmark.paper_zoom))
+
+
+def known_benchmark(name: str) -> str | None:
+    """The public benchmark that a name means, in any spelling; None for any other set."""
+    return next((known for known in LAYOUTS if _plain(known) == _plain(name)), None)
 
 
 def read_annotated(

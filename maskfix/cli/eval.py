@@ -84,6 +84,12 @@ def evaluate_command(
     batch_size: Annotated[int, typer.Option(help="Most network inputs in one call.")] = 16,
     workers: Annotated[int, typer.Option(help="Threads for the simulated users.")] = 1,
     strips: Annotated[int, typer.Option(help="Pictures of the N hardest instances of each.")] = 6,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Show what others have published of these benchmarks, too."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
@@ -92,7 +98,10 @@ def evaluate_command(
         typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),
     ] = None,
 ) -> None:
-    """Measure how many clicks a model needs, with a simulated user (NoC)."""
+    """Measure how many clicks a model needs, with a simulated user (NoC).
+
+    Example: maskfix eval --dataset GrabCut=data/GrabCut --out noc
+    """
     from maskfix.evaluate import Rules
     from maskfix.evaluation import EvalConfig, Evaluation, merge_evaluations
     from maskfix.refinement.processes import share_out
@@ -118,6 +127,7 @@ def evaluate_command(
         min_area=min_area,
         limit=limit,
         strips=strips,
+        published=published,
         device=device,
         resume=resume,
         overwrite=overwrite,
@@ -136,7 +146,7 @@ def evaluate_command(
 
 def show_tables(content: dict[str, Any], out: Path) -> None:
     """Print what an evaluation found, and where the rest of it is."""
-    from maskfix.report.evaluation import markdown_tables
+    from maskfix.report.tables import markdown_tables
 
     typer.echo(markdown_tables(content))
     typer.echo(f"written to {out}: report.html, noc.json, instances.csv, table.md")
@@ -154,7 +164,10 @@ def compare_command(
         ),
     ] = False,
 ) -> None:
-    """Compare two evaluations instance by instance."""
+    """Compare two evaluations instance by instance.
+
+    Example: maskfix compare noc-old noc-new --fail-if-worse
+    """
     from maskfix.compare import compare
 
     comparison = compare(run_a, run_b)

@@ -120,8 +120,8 @@ def _head(table: Table) -> str:
     """Two lines: groups of columns, and what differs within them."""
     upper = (f"<th colspan={count}>{escape(text)}</th>" for text, count in table.groups())
     lower = (
-        f"<th title='{escape(column.title, quote=True)}'>{escape(column.short or column.title)}</th>"
-        for column in table.columns
+        f"<th title='{escape(c.title, quote=True)}'>{escape(c.short or c.title)}</th>"
+        for c in table.columns
     )
     return f"<tr>{''.join(upper)}</tr><tr>{''.join(lower)}</tr>"
 
@@ -140,13 +140,15 @@ def _strips(strips: Sequence[Strip]) -> Iterable[str]:
         for strip in (strip for strip in strips if strip.key == key):
             caption = escape(strip.caption, quote=True)
             image = f"<img loading=lazy alt='{caption}' src='{_data(strip.path)}'>"
-            yield f"<figure><div class=wide>{image}</div><figcaption>{caption}</figcaption></figure>"
+            yield f"<figure><div class=wide>{image}</div>"
+            yield f"<figcaption>{caption}</figcaption></figure>"
         yield "</details>"
 
 
 def _data(path: Path) -> str:
     """A PNG file as the address of a smaller picture."""
     image = cv2.imread(str(path))
+    assert image is not None, path
     done, packed = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     assert done
     return f"data:image/webp;base64,{base64.b64encode(packed.tobytes()).decode()}"

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from maskfix.files import atomic_write
 from maskfix.masks import Mask
@@ -20,12 +21,12 @@ Picture = NDArray[np.uint8]
 
 SHOWN = (1, 2, 3, 5, 10)  # clicks after which a picture is taken; and after the last
 HEIGHT, TITLE = 240, 26  # pixels of a picture and of the line above it
+GROUND, INK = (20, 22, 26), (236, 239, 244)  # of that line
 
 
 def write_strip(
     path: Path,
     image: Picture,
-    name: str,
     reference: Mask,
     initial: Mask | None,
     masks: Sequence[Mask],
@@ -37,19 +38,18 @@ def write_strip(
     Args:
         path: PNG file; its folder is made.
         image: (H, W, 3) uint8 RGB.
-        name: of the instance.
         masks: after each click.
         clicks: as many.
         ious: before the first click and after each.
     """
     height, width = image.shape[:2]
     region = region_around(height, width, [reference, *masks[-1:]], clicks)
-    panels = [_panel(image, reference, (), region, f"reference  {name}")]
+    panels = [_panel(image, reference, (), region, "reference")]
     if initial is not None:
-        panels.append(_panel(image, initial, (), region, f"given  IoU {ious[0]:.3f}"))
+        panels.append(_panel(image, initial, (), region, f"given · IoU {ious[0]:.3f}"))
     shown = sorted({k for k in (*SHOWN, len(masks)) if 1 <= k <= len(masks)})
     for k in shown:
-        title = f"click {k}  IoU {ious[k]:.3f}"
+        title = f"click {k} · IoU {ious[k]:.3f}"
         panels.append(_panel(image, masks[k - 1], clicks[:k], region, title))
     path.parent.mkdir(parents=True, exist_ok=True)
     strip = side_by_side(panels)
@@ -71,8 +71,11 @@ def _panel(image: Picture, mask: Mask, clicks: Sequence[Click], region: Box, tit
         for c in clicks
     ]
     drawn = draw_clicks(drawn, moved)
-    line: Picture = np.full((TITLE, width, 3), 255, np.uint8)
-    cv2.putText(
-        line, title, (3, TITLE - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (20, 20, 20), 1, cv2.LINE_AA
-    )
-    return np.vstack([line, drawn])
+    return np.vstack([_line(title, width), drawn])
+
+
+def _line(text: str, width: int) -> Picture:
+    """A line of text, as much of it as there is room for."""
+    line = Image.new("RGB", (width, TITLE), GROUND)
+    ImageDraw.Draw(line).text((6, TITLE // 2), text, INK, ImageFont.load_default(13), anchor="lm")
+    return np.asarray(line)
