@@ -1,4 +1,4 @@
-"""``maskfix weights``: convert, list and describe weight files."""
+"""``maskfix weights``: convert, export, list and describe weight files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from maskfix.model.checkpoint import Model
     from maskfix.model.network import ClickNetwork
 
-app = typer.Typer(no_args_is_help=True, help="Convert, list and describe network weights.")
+app = typer.Typer(no_args_is_help=True, help="Convert, export, list and describe network weights.")
 
 MILLION, THOUSAND_MILLION = 1e6, 1e9
 
@@ -30,7 +30,10 @@ def convert(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
-    """Convert a published checkpoint to a maskfix weights file."""
+    """Convert a published checkpoint to a maskfix weights file.
+
+    Example: maskfix weights convert coco_lvis_h18_itermask.pth h18.safetensors
+    """
     from maskfix.model.checkpoint import load_model, save_weights
 
     if out.exists() and not overwrite:
@@ -42,9 +45,42 @@ def convert(
     typer.echo(f"{out}: {model.network_name}, {out.stat().st_size / MILLION:.1f} MB")
 
 
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="Shipped weights, or a weights file.")
+    ],
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Write a network as an ONNX file, to run without torch; its answers are compared with torch.
+
+    The file's metadata say what goes in and comes out. Takes a minute or so.
+
+    Example: maskfix weights export lite --out lite.onnx
+    """
+    from maskfix.model.checkpoint import load_model
+    from maskfix.model.onnx_export import export_onnx
+
+    if out.suffix.lower() != ".onnx":
+        raise UsageError(f"--out: {out} does not end in .onnx; give the name of the file to write")
+    if out.exists() and not overwrite:
+        raise UsageError(f"--out: {out} exists; give --overwrite to replace it, or another name")
+    loaded = load_model(model)
+    difference = export_onnx(loaded, out)
+    size = out.stat().st_size / MILLION
+    typer.echo(
+        f"{out}: {loaded.network_name}, {size:.1f} MB; logits differ from torch by at most "
+        f"{difference:.1g}"
+    )
+
+
 @app.command("list")
 def list_weights(as_json: AsJson = False) -> None:
-    """List the weights that are shipped, and the networks that can be trained or converted."""
+    """List the weights that are shipped, and the networks that can be trained or converted.
+
+    Example: maskfix weights list
+    """
     from maskfix.model.registry import NETWORKS, shipped_weights
 
     shipped = shipped_weights()
@@ -74,7 +110,10 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Describe weights: size, cost beside the paper's Table 4, arguments, origin, checksum."""
+    """Describe weights: size, cost beside the paper's Table 4, arguments, origin, checksum.
+
+    Example: maskfix weights show lite
+    """
     from maskfix.model.registry import NETWORKS, build_network, complete_arguments, shipped_weights
 
     if name in NETWORKS and name not in shipped_weights() and not Path(name).exists():
