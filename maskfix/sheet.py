@@ -20,7 +20,7 @@ from maskfix.report.sheet_picture import make_picture, region_around
 from maskfix.threads import map_ahead
 
 MOST = 5000
-"""Instances in one file, about 70 MB; more go into a second one."""
+"""Instances in one file, about 55 MB; more go into a second one."""
 
 READ_AHEAD = 2  # images, per worker
 

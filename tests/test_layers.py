@@ -110,7 +110,7 @@ def test_the_package_loads_nothing_heavy() -> None:
     assert heavy == []
 
 
-COMMANDS = ["", "refine", "merge", "show", "eval", "compare", "train", "data", "weights"]
+COMMANDS = ["", "refine", "merge", "show", "sheet", "eval", "compare", "train", "data", "weights", "docs"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

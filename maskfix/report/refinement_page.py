@@ -11,7 +11,7 @@ from maskfix.report.rows import severity
 from maskfix.report.sheet_page import write_page
 
 MOST_ROWS = 20_000
-"""Instances that are listed, about 6 MB."""
+"""Instances that are listed, about 10 MB."""
 
 MOST_PICTURES = 2_000
 """Instances that are listed with pictures, about 40 MB."""

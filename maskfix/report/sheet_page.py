@@ -19,7 +19,7 @@ from typing import Any, Literal
 from maskfix.files import atomic_stream
 from maskfix.version import __version__
 
-PER_PAGE = 48  # cards that are shown at once
+PER_PAGE = {"sheet": 48, "report": 24}  # cards that are shown at once
 DOWNLOADED = "~/Downloads/clicks.yaml"  # where browsers put it
 
 _SHARED = ("dom", "marks", "script", "stage", "card", "dialogs", "gallery")
@@ -56,7 +56,7 @@ def write_page(
             stream.write(block)
         digest.update(_plain_json(items).encode())
         key = f"maskfix:{kind}:{digest.hexdigest()[:16]}"
-        about = {**about, "key": key, "perPage": PER_PAGE}
+        about = {**about, "key": key, "perPage": PER_PAGE[kind]}
         stream.write(_block("content", {"about": about, "items": items, "summary": summary}))
         stream.write(f'<script type="module">{script}</script>\n</html>\n'.encode())
 

@@ -63,7 +63,7 @@ class Card {
       ["large", "Large", "L", () => this.gallery.toggleLarge(this)],
     ];
     return choices
-      .filter(([name]) => name !== "category" || this.gallery.categories.size)
+      .filter(([name]) => name !== "category" || this.gallery.categories.size > 1)
       .map(([name, label, key, act]) => ({
         name,
         button: element(
@@ -102,7 +102,7 @@ class Card {
   }
 
   chooseCategory() {
-    if (!this.item.selector || !this.gallery.categories.size) return;
+    if (!this.item.selector || this.gallery.categories.size < 2) return;
     chooseCategory(this.gallery.categories, this.item.category, (name) => {
       this.marks.setCategory(this.number, name === this.item.category ? null : name);
       this.root.focus();

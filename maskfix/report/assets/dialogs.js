@@ -63,7 +63,7 @@ function chooseCategory(categories, present, done) {
 function showSaved(script, command) {
   const left = script.halfSplits ? ` ${script.halfSplits} split without clicks of both kinds left out.` : "";
   byId("saved-text").textContent =
-    `clicks.yaml: ${script.instances} instances, ${script.clicks} clicks.${left} Next:`;
+    `clicks.yaml: ${counted(script.instances, "mask")}, ${counted(script.clicks, "click")}.${left} Next:`;
   byId("saved-command").textContent = command;
   byId("saved").hidden = false;
   announce(byId("saved-text").textContent);

@@ -19,6 +19,8 @@ const byId = (id) => document.getElementById(id);
 /** The content of a data block, a script element that is never run. */
 const data = (id) => JSON.parse(byId(id).textContent);
 
+const counted = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
 /** Tell people who listen instead of looking. */
 function announce(text) {
   byId("status").textContent = text;

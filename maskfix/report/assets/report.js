@@ -26,7 +26,7 @@ const captionOf = (when, iou) => (iou === null ? when : `${when}, IoU ${percent(
 
 function factsOf({ row }) {
   const facts = [element("span", { class: `state ${row.status}` }, STATUS[row.status])];
-  if (row.clicks) facts.push(element("span", {}, `${row.clicks} click${row.clicks > 1 ? "s" : ""}`));
+  if (row.clicks) facts.push(element("span", {}, counted(row.clicks, "click")));
   if (row.pixels_added || row.pixels_removed) {
     facts.push(element("span", {}, `+${row.pixels_added} \u2212${row.pixels_removed} px`));
   }

@@ -23,7 +23,7 @@ class Stage {
         element("svg:path", { class: `${kind} line`, d: path }),
       );
     }
-    const image = element("img", { src: picture.src, alt: label, draggable: "false" });
+    const image = element("img", { src: picture.src, alt: label, draggable: "false", decoding: "async" });
     this.root = element("div", { class: "stage" }, image, overlay, this.clicks, this.cross);
     this.root.style.setProperty("--ratio", width / height);
   }
