@@ -19,6 +19,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner, Result
 
+from maskfix.cli.docs import text_of
 from maskfix.cli.main import app
 from maskfix.errors import UsageError
 from maskfix.exporting import export
@@ -357,8 +358,8 @@ def test_an_export_replaces_an_export_only(data: Path) -> None:
 
 
 def test_the_commands_of_the_documentation(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "handoff.md").read_text(encoding="utf-8")
-    commands = [line for line in text.splitlines() if line.startswith("maskfix export ")]
+    lines = text_of("hand-off").splitlines()
+    commands = [line for line in lines if line.startswith("maskfix export ")]
     assert {command.split()[7] for command in commands} == {"coco", "yolo", "cvat", "label-studio"}
     (data / "imgs").symlink_to(data / "images")
     (data / "refined").mkdir()

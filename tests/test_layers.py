@@ -25,7 +25,7 @@ LAYERS = (
     {"baselines"},
     {"refinement", "evaluate", "compare", "methods", "showing", "sheet", "exporting"},
     {"benchmarks", "triage"},
-    {"evaluation"},
+    {"evaluation", "bench"},
     {"train"},
     {"cli"},
     {"__main__"},
@@ -35,6 +35,7 @@ LAYERS = (
 WITH_TORCH = {
     *("model", "predictor", "train", "evaluation", "cli.train"),
     *("refinement.finish", "refinement.processes", "triage.probe"),
+    *("bench.machine", "bench.run"),
     *("baselines.brs", "baselines.brs_optimize", "baselines.grid"),
 }
 """Rooms, or modules of other rooms, that may name torch."""
@@ -110,7 +111,21 @@ def test_the_package_loads_nothing_heavy() -> None:
     assert heavy == []
 
 
-COMMANDS = ["", "refine", "merge", "show", "sheet", "eval", "compare", "train", "data", "weights", "docs"]
+NAMES = "refine merge show sheet triage export eval compare train data weights docs"
+COMMANDS = ["", *NAMES.split()]
+    "",
+    "refine",
+    "merge",
+    "show",
+    "sheet",
+    "eval",
+    "compare",
+    "train",
+    "data",
+    "weights",
+    "docs",
+    "bench",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -55,6 +55,8 @@ def combine_command(
     there).
 
     Train with --data cocolvis=IMAGES:OUT.json, where IMAGES is COCO's folder.
+
+    Example: maskfix data combine coco/ lvis/ cocolvis.json
     """
     from maskfix.train.combine import combine
     from maskfix.train.data import Objects
@@ -105,7 +107,10 @@ def stats_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Read a data set through: counts, sizes, broken entries. Exit status 1 if any are broken."""
+    """Read a data set through: counts, sizes, broken entries. Exit status 1 if any are broken.
+
+    Example: maskfix data stats my_data/ --sheet contact.png
+    """
     from maskfix.train.inspect import contact_sheet, measure
     from maskfix.train.readers import open_data
 
@@ -142,6 +147,8 @@ def damage_command(
     Annotation ids are kept, so that maskfix eval --masks knows which mask is whose. Masks too small
     to be damaged to that IoU are left out, and counted; with --share below 1 they are kept as they
     are, among the others that no damage was drawn for.
+
+    Example: maskfix data damage my_data/ damaged.json --share 0.2
     """
     from maskfix.damage import DAVIS585, DETECTOR, damage_mask, is_drawn
     from maskfix.train.readers import open_data

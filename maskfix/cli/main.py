@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from maskfix.cli.bench import bench_command
 from maskfix.cli.data import app as data_app
+from maskfix.cli.docs import docs_command
 from maskfix.cli.eval import compare_command, evaluate_command
 from maskfix.cli.export import export_command
 from maskfix.cli.merge import merge_command
@@ -41,8 +43,10 @@ app.command("export")(export_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)
+app.command("bench")(bench_command)
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
+app.command("docs")(docs_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,6 +67,8 @@ def _root(
     """Repair instance masks in batch with a few clicks.
 
     Exit status: 0 all good, 1 some instances failed, 2 unusable input or flags.
+
+    Documentation: maskfix docs
     """
 
 

@@ -64,6 +64,8 @@ def train_command(
     """Train a network by a recipe, or fine-tune one on your own images.
 
     Start it with torchrun to train on several GPUs or machines.
+
+    Example: maskfix train --recipe finetune --data own=my_data/ --init lite --out runs/own
     """
     from maskfix.train.config import describe_recipes, load_recipe
 
