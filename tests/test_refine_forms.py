@@ -13,6 +13,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from test_refine import (
     HEIGHT,
+    SAMPLES,
     WIDTH,
     Run,
     annotations_of,
@@ -127,3 +128,29 @@ def test_a_negative_click_cuts_a_hole(run: Run, tmp_path: Path) -> None:
     assert not masks[3][48, 64] and masks[3][48, 36] and masks[3][48, 92]
     assert iou(masks[3], whole & ~hole) > 0.9
     assert rows_of(tmp_path / "out")[0]["status"] == "ok"
+
+
+def test_all_without_clicks_cleans_and_harms_nobody(run: Run, tmp_path: Path) -> None:
+    arguments = ["--images", SAMPLES / "images", "--reference", SAMPLES / "reference.json", "--all"]
+    for masks, least in (("preds.json", 0.01), ("reference.json", -0.002)):
+        out = tmp_path / masks
+        assert run("refine", *arguments, "--masks", SAMPLES / masks, "--out", out) == 0
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["iou_after_mean"] - summary["iou_before_mean"] > least
+        assert summary["clicks"] == 0
+        for row in rows_of(out):
+            assert row["iou_after"] >= row["iou_before"] - 0.01, row
+            assert row["status"] == "unchanged" or row["reason"] == "cleaned without clicks"
+
+
+def test_all_beside_a_script_reports_the_others_and_leaves_them(run: Run, tmp_path: Path) -> None:
+    write_set(tmp_path, {1: LEFT & ~disk(48, 20, 14), 2: RIGHT})
+    clicks = write_clicks(
+        tmp_path / "c.json", {"file": "1.png", "id": 1, "clicks": [click(20, 48)]}
+    )
+    arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "preds.json", "--all"]
+    assert run("refine", *arguments, "--clicks", clicks, "--out", tmp_path / "out") == 0
+    assert [(r["id"], r["status"]) for r in rows_of(tmp_path / "out")] == [
+        (1, "ok"),
+        (2, "unchanged"),
+    ]
