@@ -113,19 +113,6 @@ def test_the_package_loads_nothing_heavy() -> None:
 
 NAMES = "refine merge show sheet triage export eval compare train data weights docs"
 COMMANDS = ["", *NAMES.split()]
-    "",
-    "refine",
-    "merge",
-    "show",
-    "sheet",
-    "eval",
-    "compare",
-    "train",
-    "data",
-    "weights",
-    "docs",
-    "bench",
-]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
