@@ -256,6 +256,16 @@ def test_a_run_is_resumed_and_gives_the_same_list(
     assert journal.read_text().splitlines(keepends=True)[:6] == lines[:6]
 
 
+def test_a_wrong_folder_of_images_is_one_error(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(tmp_path)
+    for path in (tmp_path / "images").iterdir():
+        path.rename(path.with_suffix(".gif"))
+    assert run("triage", *flags(tmp_path)) == 2
+    assert "none of the 4 images" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_hostile_names_stay_one_cell(tmp_path: Path, run: Run) -> None:
     content = write_set(tmp_path, images=1)
     content["categories"][0]["name"] = 'a,"b"\n=1+1'

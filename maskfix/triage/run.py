@@ -151,6 +151,11 @@ def triage(config: TriageConfig, say: Callable[[str], None] = lambda text: None)
         InputError, UsageError: inputs that cannot be used.
     """
     source = open_source(config.masks, config.images, config.images_json, config.masks_format)
+    if len(source) and all(source[i].path is None for i in range(len(source))):
+        raise InputError(
+            f"--images: none of the {len(source)} images of {config.masks} is in {config.images}; "
+            f"the first is {source.file_of(0)}"
+        )
     references = open_source(config.reference, config.images) if config.reference else None
     keep_freed_memory()
     model = load_model(config.model, choose_device(config.device))
