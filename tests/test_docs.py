@@ -37,7 +37,10 @@ from maskfix.triage.run import REFERENCE_COLUMN
 
 ROOT = Path(__file__).parents[1]
 TREE = get_command(app)
-PAGES = {**{topic: text_of(topic) for topic in TOPICS}, "README": (ROOT / "README.md").read_text()}
+PAGES = {
+    **{topic: text_of(topic) for topic in TOPICS},
+    "README": (ROOT / "README.md").read_text("utf-8"),
+}
 OTHER_PROGRAMS = {"python3", ".venv/bin/pip", ".venv/bin/pytest"}
 
 
