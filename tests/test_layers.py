@@ -111,7 +111,7 @@ def test_the_package_loads_nothing_heavy() -> None:
     assert heavy == []
 
 
-NAMES = "refine merge show sheet triage export eval compare train data weights docs"
+NAMES = "refine merge show sheet triage export eval compare train data weights docs bench"
 COMMANDS = ["", *NAMES.split()]
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from maskfix.cli.bench import bench_command
 from maskfix.cli.data import app as data_app
 from maskfix.cli.docs import docs_command
 from maskfix.cli.eval import compare_command, evaluate_command
@@ -42,6 +43,7 @@ app.command("export")(export_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("train")(train_command)
+app.command("bench")(bench_command)
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
 app.command("docs")(docs_command)

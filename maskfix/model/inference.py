@@ -155,7 +155,7 @@ def pack(network: nn.Module) -> nn.Module:
         return network
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return network
-    shapes = _input_shapes(network)
+    shapes = input_shapes(network, PACKING_SIZE)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _pack_with_activations(module, shapes)
@@ -176,8 +176,14 @@ def _pack_with_activations(steps: nn.Sequential, shapes: dict[nn.Module, tuple[i
             steps[second] = nn.Identity()
 
 
-def _input_shapes(network: ClickNetwork) -> dict[nn.Module, tuple[int, ...]]:
-    """Of every convolution that runs, the shape of its input, for a square image."""
+def input_shapes(network: nn.Module, size: int) -> dict[nn.Module, tuple[int, ...]]:
+    """The input (B, C, H, W) of every convolution that runs.
+
+    Args:
+        network: one of maskfix's own, from `prepare`.
+        size: side of the square image that it is shown.
+    """
+    assert isinstance(network, ClickNetwork)
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -185,7 +191,7 @@ def _input_shapes(network: ClickNetwork) -> dict[nn.Module, tuple[int, ...]]:
 
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | FixedConv)]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
-    _run_once(network, PACKING_SIZE)
+    _run_once(network, size)
     for handle in handles:
         handle.remove()
     return shapes
