@@ -19,7 +19,7 @@ from maskfix.errors import UsageError
 from maskfix.masks import Mask, iou
 from maskfix.predictor import FastProtocol, PaperProtocol, Predictor, Request, Session
 from maskfix.predictor.paper import PaperSession, Region, expand_region, region_iou
-from maskfix.types import Click
+from maskfix.types import Box, Click
 
 
 class Stub:
@@ -331,3 +331,21 @@ def test_a_buffer_that_was_filled_anew_is_another_image() -> None:
     expected = Predictor(Stub()).predict(buffer, [first, second], np.zeros_like(answer))
     again = predictor.predict(buffer, [first, second], edited)
     np.testing.assert_array_equal(again, expected)
+
+
+@pytest.mark.parametrize("protocol", [FastProtocol(64), PaperProtocol(64)])
+def test_a_window_is_a_part_of_the_probabilities(protocol: FastProtocol | PaperProtocol) -> None:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (120, 160, 3)).astype(np.uint8)
+    start = np.zeros((120, 160), bool)
+    start[40:60, 50:80] = True
+    predictor = Predictor(Stub(), protocol)
+    session = predictor.start(image, start)
+    boxes = [Box(0, 0, 120, 160), Box(0, 0, 5, 5), Box(30, 40, 55, 160), Box(45, 55, 50, 60)]
+    for _ in range(2):
+        whole = session.probabilities()
+        assert whole.shape == (120, 160)
+        for box in boxes:
+            np.testing.assert_array_equal(session.window(box), whole[box.slices])
+        session.clicks.append(Click(90, 50, True))
+        predictor.step([session])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maskfix.crops import Size, fit_region, nearest_size, resample, to_network
 from maskfix.errors import UsageError
-from maskfix.masks import Mask, enclose
+from maskfix.masks import NO_BOX, Mask, enclose, intersect
 from maskfix.predictor.session import FloatArray, NetworkPoint, Session, View, as_probabilities
 from maskfix.types import Box, Click
 
@@ -132,10 +132,16 @@ class FastSession(Session):
 
     def probabilities(self) -> FloatArray:
         """See `Session`; outside the last crop the mask's 0 or 1."""
-        whole = self._mask.to_array().astype(np.float32)
+        return self.window(Box(0, 0, self._mask.height, self._mask.width))
+
+    def window(self, box: Box) -> FloatArray:
+        """See `Session`; makes no array of the whole image."""
+        soft = self._mask.window(box).astype(np.float32)
+        shared = NO_BOX if self.region is None else intersect(box, self.region)
         if self._patch is not None and self.region is not None:
-            whole[self.region.slices] = self._in_region()
-        return whole
+            answer = self._in_region()
+            soft[_within(shared, box).slices] = answer[_within(shared, self.region).slices]
+        return soft
 
     def mask(self) -> Mask:
         """See `Session`."""
@@ -264,3 +270,12 @@ class FastSession(Session):
         common = max(0, rows) * max(0, cols)
         total = current.height * current.width + wished.height * wished.width - common
         return common / total >= self.protocol.KEEP_IOU
+
+
+def _within(box: Box, frame: Box) -> Box:
+    """A box in the rows and columns of another one that holds it."""
+    if not box.height:
+        return box
+    return Box(
+        box.top - frame.top, box.left - frame.left, box.bottom - frame.top, box.right - frame.left
+    )

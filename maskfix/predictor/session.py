@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskfix.masks import Mask
-from maskfix.types import Click
+from maskfix.types import Box, Click
 
 FloatArray = NDArray[np.float32]
 
@@ -74,6 +74,10 @@ class Session(ABC):
     @abstractmethod
     def probabilities(self) -> FloatArray:
         """(H, W) float32 in [0, 1]: how likely each pixel is to belong to the object."""
+
+    def window(self, box: Box) -> FloatArray:
+        """`probabilities` within a box of the image, (box.height, box.width) float32."""
+        return self.probabilities()[box.slices]
 
     @abstractmethod
     def mask(self) -> Mask:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from maskfix.clicks import squared_distances
 from maskfix.masks import Mask, grow
 from maskfix.refinement.job import InstanceJob
-from maskfix.types import Click
+from maskfix.types import Box, Click
 
 BAND = 0.1
 """Half the width of the band, in square roots of the mask's area."""
@@ -36,7 +36,8 @@ class CleaningJob(InstanceJob):
     def parts(self) -> tuple[Mask, Mask]:
         """See `InstanceJob`."""
         mask, rest = self._mask, Mask.empty(self._mask.height, self._mask.width)
-        return snap(mask, self.session.probabilities()), rest
+        box = surroundings(mask)
+        return snap(mask, box, self.session.window(box)), rest
 
     @property
     def _mask(self) -> Mask:
@@ -60,18 +61,27 @@ def sure_clicks(mask: Mask) -> list[Click]:
     return clicks
 
 
-def snap(mask: Mask, probabilities: NDArray[np.float32]) -> Mask:
+def surroundings(mask: Mask) -> Box:
+    """The part of the image in which cleaning may change something."""
+    reach = _reach(mask)
+    return grow(mask.box, reach, reach, mask.height, mask.width)
+
+
+def _reach(mask: Mask) -> float:
+    return max(1.5, BAND * float(np.sqrt(mask.area)))
+
+
+def snap(mask: Mask, box: Box, sure: NDArray[np.float32]) -> Mask:
     """Move the border of a mask to where the network is sure of it.
 
     No pixel changes that is farther than `BAND` square roots of the area from the old border.
 
     Args:
         mask: not empty.
-        probabilities: (H, W), of the object.
+        box: its `surroundings`.
+        sure: (box.height, box.width), probabilities of the object there.
     """
-    reach = max(1.5, BAND * float(np.sqrt(mask.area)))
-    box = grow(mask.box, reach, reach, mask.height, mask.width)
-    old, sure = mask.window(box), probabilities[box.slices]
+    reach, old = _reach(mask), mask.window(box)
     inside = cv2.distanceTransform(old.view(np.uint8), cv2.DIST_L2, 5)
     outside = cv2.distanceTransform((~old).view(np.uint8), cv2.DIST_L2, 5)
     band = np.maximum(inside, outside) <= reach

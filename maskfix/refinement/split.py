@@ -40,8 +40,7 @@ class SplitJob(InstanceJob):
         """See `maskfix.predictor.drive.Job`."""
         if self.session.clicks:
             assert self.task.mask is not None
-            answer = self.session.probabilities()
-            self._answers.append(answer[self.task.mask.box.slices].copy())
+            self._answers.append(self.session.window(self.task.mask.box))
             if len(self._answers) == 2:
                 return []
             self.session = self.other
