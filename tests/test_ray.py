@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,10 @@ def cluster() -> Iterator[str]:
     )
     yield context.address_info["gcs_address"]
     ray.shutdown()
+    with warnings.catch_warnings():  # Ray does not wait for the processes that it ends
+        warnings.simplefilter("ignore", ResourceWarning)
+        del context
+        gc.collect()
 
 
 @pytest.fixture

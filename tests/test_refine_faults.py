@@ -247,3 +247,97 @@ def test_show_says_what_it_cannot_draw_and_draws_the_rest(
     error = capsys.readouterr().err
     assert "nowhere.png" in error and f"{2 * WIDTH}x{2 * HEIGHT}" in error
     assert error.count("not drawn") == 2
+
+
+@pytest.mark.parametrize("line", ['{"row": 5}', '{"row": {"image": "1.png"}, "edits": []}', "{}"])
+def test_a_line_that_no_journal_has_is_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    make_set(tmp_path, 1)
+    assert run(*arguments_of(tmp_path, "--all")) == 0
+    journal = tmp_path / "out" / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines()
+    journal.write_text("".join(f"{text}\n" for text in [first, line, *rest]))
+    capsys.readouterr()
+    assert run(*arguments_of(tmp_path, "--all", "--resume")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "line 2 is no line of this journal" in error
+
+
+def test_a_mask_file_that_changed_is_noticed_when_resuming(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_set(tmp_path)
+    (tmp_path / "masks").mkdir()
+    mask = 255 * disk(40, 40, 9).astype(np.uint8)
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / "masks" / f"{number}.png"), mask)
+    clicks = write_clicks(tmp_path / "c.json", {"file": "1.png", "index": 0, "action": "accept"})
+    arguments = ["refine", "--images", tmp_path / "images", "--masks", tmp_path / "masks"]
+    arguments += ["--clicks", clicks, "--out", tmp_path / "out"]
+    assert run(*arguments) == 0
+    assert run(*arguments, "--resume") == 0
+    cv2.imwrite(str(tmp_path / "masks" / "2.png"), mask[::-1])
+    capsys.readouterr()
+    assert run(*arguments, "--resume") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "masks was" in error and "(2 PNG files, " in error
+    assert "[" not in error
+
+
+def test_clicks_without_an_end_are_refused(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_set(tmp_path, 1)
+    assert run(*arguments_of(tmp_path, "--clicks", "/dev/zero")) == 2
+    assert "/dev/zero: more than 256 MB" in capsys.readouterr().err
+
+
+def test_only_what_is_clicked_can_be_scored(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path)
+    clicks = write_clicks(tmp_path / "c.json", {"file": "2.png", "id": 20, "action": "accept"})
+    reference = ["--reference", tmp_path / "reference.json"]
+    assert run(*arguments_of(tmp_path, "--clicks", clicks, *reference, "--only-clicked")) == 0
+    [row] = rows_of(tmp_path / "out")
+    assert row["id"] == 20 and row["iou_before"] > 0
+    assert run(*arguments_of(tmp_path, *reference, "--only-clicked", out="nothing")) == 2
+
+
+def test_labels_that_count_otherwise_are_no_ids(run: Run, tmp_path: Path) -> None:
+    make_set(tmp_path, 1)
+    first, second = disk(40, 40, 20), disk(40, 90, 20)
+    for folder, labels in (("masks", (1, 2)), ("right", (2, 1)), ("same", (1, 2))):
+        (tmp_path / folder).mkdir()
+        pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        pixels[first], pixels[second] = labels
+        cv2.imwrite(str(tmp_path / folder / "1.png"), pixels)
+    for folder, way in (("right", "IoU"), ("same", "id")):
+        out = tmp_path / f"out-{folder}"
+        arguments = ["refine", "--images", tmp_path / "images", "--masks", tmp_path / "masks"]
+        assert run(*arguments, "--reference", tmp_path / folder, "--out", out) == 0
+        assert [row["iou_before"] for row in rows_of(out)] == [1, 1]
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["references_matched_by"] == {way: 1}
+
+
+def test_an_addition_to_a_damaged_mask_file_is_a_failure(run: Run, tmp_path: Path) -> None:
+    content = make_set(tmp_path)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "1.png").write_bytes(b"damaged")
+    cv2.imwrite(str(tmp_path / "masks" / "2.png"), 255 * disk(40, 40, 9).astype(np.uint8))
+    clicks = write_clicks(
+        tmp_path / "c.json", {"file": "1.png", "new": "disk", "clicks": [top_of(content, 1)]}
+    )
+    arguments = ["refine", "--images", tmp_path / "images", "--masks", tmp_path / "masks"]
+    assert run(*arguments, "--clicks", clicks, "--out", tmp_path / "out") == 1
+    [row] = rows_of(tmp_path / "out")
+    assert row["status"] == "failed" and "not written" in row["reason"]
+
+
+def test_repeated_image_ids_are_noted(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_set(tmp_path)
+    change_annotations(tmp_path / "preds.json", lambda c: c["images"][1].update(id=1))
+    assert run(*arguments_of(tmp_path, "--all")) in (0, 1)
+    assert "note: image id 1 is there more than once" in capsys.readouterr().err

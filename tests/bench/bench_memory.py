@@ -31,6 +31,8 @@ from maskfix.config import RefineConfig
 from maskfix.formats import Edit, open_source
 from maskfix.masks import Mask
 from maskfix.model.checkpoint import Model
+from maskfix.model.click_maps import ClickMaps
+from maskfix.model.network import ClickNetwork, Features
 from maskfix.refinement import run
 from maskfix.rle import counts_from_mask, text_from_counts
 from maskfix.types import Box
@@ -39,13 +41,21 @@ EACH = 10  # instances an image of `instances`
 SMALL = (96, 128)
 
 
-def stub(image: Tensor, points: Tensor) -> dict[str, Tensor]:
+class Stub(ClickNetwork):
     """Answers with the mask it was given, a little larger."""
-    return {"instances": 8 * functional.max_pool2d(image[:, 3:], 9, 1, 4) - 4}
+
+    def __init__(self) -> None:
+        super().__init__(ClickMaps(5), with_prev_mask=True)
+
+    def trunk(self, rgb: Tensor, encoding: Tensor) -> Features:
+        return Features(encoding[:, :1])
+
+    def classify(self, features: Features, height: int, width: int) -> dict[str, Tensor]:
+        return {"instances": 8 * functional.max_pool2d(features.main, 9, 1, 4) - 4}
 
 
 def load_stub(name: object, device: object) -> Model:
-    return Model(stub, "stub", "stub", {}, "fast", Path("stub"), "0" * 64)  # type: ignore[arg-type]
+    return Model(Stub().eval(), "stub", "stub", {}, "fast", Path("stub"), "0" * 64)
 
 
 def peak() -> float:
