@@ -366,7 +366,8 @@ def test_the_commands_of_the_documentation(data: Path, monkeypatch: pytest.Monke
     shutil.copy(data / "masks.json", data / "refined" / "annotations.json")
     monkeypatch.chdir(data)
     for command in commands:
-        result = CliRunner().invoke(app, command.split()[1:], catch_exceptions=False)
-        assert result.exit_code == 0, command
+        arguments = command.split()[1:]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False, standalone_mode=False)
+        assert result.return_value == 0, command
     for name in ("coco/annotations.json", "yolo/data.yaml", "cvat/annotations.xml"):
         assert (data / name).is_file()
