@@ -57,9 +57,9 @@ def draw_clicks(image: Image, clicks: Sequence[Click]) -> Image:
     return drawn
 
 
-def side_by_side(images: Sequence[Image], gap: int = 6) -> Image:
-    """Images of one height in a row on white."""
-    bar: NDArray[Any] = np.full((images[0].shape[0], gap, 3), 255, np.uint8)
+def side_by_side(images: Sequence[Image], gap: int = 6, ground: int = 255) -> Image:
+    """Images of one height in a row, on white or another grey."""
+    bar: NDArray[Any] = np.full((images[0].shape[0], gap, 3), ground, np.uint8)
     parts: list[NDArray[Any]] = [images[0]]
     for image in images[1:]:
         parts += [bar, image]

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def _draw_histogram(
         color=[row_color(i) for i in range(len(entries))],
         label=[row_label(entry["model"], entry["method"]) for entry in entries],
     )
-    axes.set(xlabel=f"clicks; {limit}: or never", ylabel="instances")
+    axes.set(xlabel=f"clicks ({limit}: or never)", ylabel="instances")
 
 
 def _counts(
@@ -128,9 +129,10 @@ def _save(figure: Any, path: Path, title: str) -> str:
     from matplotlib.ticker import MaxNLocator
 
     [axes] = figure.axes
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole = partial(MaxNLocator, integer=True, steps=[1, 2, 5, 10])
+    axes.xaxis.set_major_locator(whole())
     if axes.get_ylabel() == "instances":
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(whole())
     axes.grid(alpha=0.3, color=QUIET)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["bottom", "left"]].set_color(QUIET)

@@ -52,7 +52,7 @@ def write_strip(
         title = f"click {k} · IoU {ious[k]:.3f}"
         panels.append(_panel(image, masks[k - 1], clicks[:k], region, title))
     path.parent.mkdir(parents=True, exist_ok=True)
-    strip = side_by_side(panels)
+    strip = side_by_side(panels, gap=3, ground=GROUND[0])
     done, content = cv2.imencode(".png", strip[:, :, ::-1])
     assert done
     atomic_write(path, content.tobytes())
