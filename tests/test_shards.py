@@ -21,6 +21,7 @@ from maskfix.errors import UsageError
 from maskfix.predictor import drive
 from maskfix.refinement import inputs
 from maskfix.sharding import Shard, parse_shard
+from maskfix.triage import run as ranking
 
 __all__ = ["run"]  # a fixture
 
@@ -213,6 +214,26 @@ def test_shards_of_an_evaluation(
     for files in (merged, whole):
         files.pop("journal.jsonl")  # in the order of finishing
     assert merged == whole and {"noc.json", "instances.csv", "report.html"} <= whole.keys()
+
+
+def test_shards_of_a_triage(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ranking, "CHUNK_IMAGES", 2)
+    make_set(tmp_path, 5)
+    arguments = ["triage", "--images", tmp_path / "images", "--masks", tmp_path / "preds.json"]
+    arguments += ["--reference", tmp_path / "reference.json", "--budget", 2]
+    assert run(*arguments, "--out", tmp_path / "whole") == 0
+    outs = [tmp_path / f"part{number}" for number in (1, 2)]
+    for number, out in enumerate(outs, 1):
+        assert run(*arguments, "--out", out, "--shard", f"{number}/2") == 0
+        assert [path.name for path in out.iterdir()] == ["journal.jsonl"]
+    capsys.readouterr()
+    assert run("merge", outs[1], "--out", tmp_path / "merged") == 2
+    assert "of 2 shards 1 are missing: 1" in capsys.readouterr().err
+    assert run("merge", *outs, "--out", tmp_path / "merged") == 0
+    assert files_of(tmp_path / "merged") == files_of(tmp_path / "whole")
+    assert len(files_of(tmp_path / "whole")["triage.csv"].splitlines()) == 6
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "1", "a/b", "-1/3", "1/3/4", "1/999999999"])

@@ -51,6 +51,13 @@ def _merge_evaluations(shards: list[Path], out: Path, resume: bool, overwrite: b
     return 0
 
 
+def _merge_triages(shards: list[Path], out: Path, resume: bool, overwrite: bool) -> int:
+    from maskfix.cli.triage import show_result
+    from maskfix.triage.run import merge_triages
+
+    return show_result(merge_triages(shards, out, resume, overwrite, _say), out)
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)
 
@@ -58,5 +65,6 @@ def _say(text: str) -> None:
 MERGES: dict[str, Callable[[list[Path], Path, bool, bool], int]] = {
     "refine": _merge_refinements,
     "eval": _merge_evaluations,
+    "triage": _merge_triages,
 }
 """How the shards of each command are put together: (shards, out, resume, overwrite) -> status."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskfix.cli.refine import MasksFormat
+
+if TYPE_CHECKING:
+    from maskfix.triage.run import Result
 
 
 def triage_command(
@@ -35,6 +39,10 @@ def triage_command(
     workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),
+    ] = None,
 ) -> int:
     """Rank masks by how likely they are wrong, and say why: where clicks pay most.
 
@@ -42,8 +50,9 @@ def triage_command(
 
     Example: maskfix triage --images imgs/ --masks preds.json --out triage/
     """
-    from maskfix.triage import TriageConfig, triage
-    from maskfix.triage.gain import gain_table
+    from maskfix.refinement.processes import share_out
+    from maskfix.sharding import parse_shard
+    from maskfix.triage.run import TriageConfig, merge_triages, triage
 
     config = TriageConfig(
         images=images,
@@ -59,8 +68,20 @@ def triage_command(
         workers=workers,
         resume=resume,
         overwrite=overwrite,
+        shard=parse_shard(shard),
     )
-    result = triage(config, say=lambda text: typer.echo(text, err=True))
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    result = share_out(config, partial(triage, say=say), partial(merge_triages, say=say))
+    return show_result(result, out) if result else 0
+
+
+def show_result(result: Result, out: Path) -> int:
+    """Print what a triage found; returns the exit status."""
+    from maskfix.triage.gain import gain_table
+
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     for problem in result.problems:

@@ -111,14 +111,26 @@ def merge_refinements(
     about = {**shards[0].about, "chunks": len(chunks)}
     journal = Journal(out / JOURNAL, identity, resume, check_line, about)
     try:
-        parts = [read_chunks(shard.path) for shard in shards]
-        for number in range(len(chunks)):
-            lines, closing = next(parts[number % len(parts)])
-            if number >= journal.chunks_done:
-                journal.append(lines, {"matched_by": closing["matched_by"]})
+        take_chunks(journal, shards, len(chunks))
     finally:
         journal.close()
     return {**write_results(inputs, journal, out, model, say), "out": str(out)}
+
+
+def take_chunks(journal: Journal, shards: Sequence[Record], count: int) -> None:
+    """Append the chunks of shards to a journal in their order; those that it has are left out.
+
+    Args:
+        journal: of the whole.
+        shards: in the order of their numbers.
+        count: of chunks in the whole.
+    """
+    parts = [read_chunks(shard.path) for shard in shards]
+    for number in range(count):
+        lines, closing = next(parts[number % len(parts)])
+        if number >= journal.chunks_done:
+            del closing["closed"]
+            journal.append(lines, closing)
 
 
 def config_of(record: Record, kind: type[Any]) -> Any:

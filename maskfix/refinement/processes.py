@@ -38,13 +38,14 @@ class Shareable(Protocol):
 
 
 Config = TypeVar("Config", bound=Shareable)
+Result = TypeVar("Result")
 
 
 def share_out(
     config: Config,
-    run: Callable[[Config], dict[str, Any] | None],
-    merge: Callable[[Sequence[Path], Path, bool, bool], dict[str, Any]],
-) -> dict[str, Any] | None:
+    run: Callable[[Config], Result | None],
+    merge: Callable[[Sequence[Path], Path, bool, bool], Result],
+) -> Result | None:
     """Do a command's work, with the other processes that ``torchrun`` started, if any.
 
     Each process does its shard in ``OUT/shards``, on the GPU of its number if there is one.

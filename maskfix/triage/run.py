@@ -12,9 +12,9 @@ import csv
 import io
 import json
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from maskfix.config import pack_config
 from maskfix.errors import InputError, InstanceError, UsageError
-from maskfix.files import atomic_stream, keep_apart
+from maskfix.files import atomic_stream, describe_file, keep_apart
 from maskfix.formats import Annotation, ImageItem, Source, open_source
 from maskfix.formats.image import read_item
 from maskfix.masks import Mask, iou
-from maskfix.model.checkpoint import Model, load_model
+from maskfix.model.checkpoint import load_model
 from maskfix.model.device import choose_device
 from maskfix.predictor import Predictor, Session
 from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal
+from maskfix.refinement.merge import config_of, open_shards, take_chunks
 from maskfix.refinement.references import match_references
 from maskfix.runtime import keep_freed_memory
+from maskfix.sharding import Shard
 from maskfix.threads import map_ahead
 from maskfix.triage.gain import Gain, compare_orders
 from maskfix.triage.probe import Probe
@@ -70,6 +73,7 @@ class TriageConfig:
         workers: threads that read images.
         resume: go on with an interrupted run in `out`.
         overwrite: replace a finished run in `out`.
+        shard: do this part of the work only; `merge_triages` joins the parts.
     """
 
     images: Path
@@ -85,6 +89,7 @@ class TriageConfig:
     workers: int = 2
     resume: bool = False
     overwrite: bool = False
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -140,22 +145,20 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
-def triage(config: TriageConfig, say: Callable[[str], None] = lambda text: None) -> Result:
+def triage(config: TriageConfig, say: Callable[[str], None] = lambda text: None) -> Result | None:
     """Rank the instances of a source; writes ``triage.csv`` and ``sheet.csv``.
 
     Args:
         config: what to do.
         say: called with a line now and then, for a person to read.
 
+    Returns:
+        what was found; None of a shard, which leaves its journal alone.
+
     Raises:
         InputError, UsageError: inputs that cannot be used.
     """
-    source = open_source(config.masks, config.images, config.images_json, config.masks_format)
-    if len(source) and all(source[i].path is None for i in range(len(source))):
-        raise InputError(
-            f"--images: none of the {len(source)} images of {config.masks} is in {config.images}; "
-            f"the first is {source.file_of(0)}"
-        )
+    source = _open(config)
     references = open_source(config.reference, config.images) if config.reference else None
     keep_freed_memory()
     model = load_model(config.model, choose_device(config.device))
@@ -163,22 +166,76 @@ def triage(config: TriageConfig, say: Callable[[str], None] = lambda text: None)
         say(f"warning: {model.path} holds random weights: the ranking is meaningless")
     predictor = Predictor(model, protocol="fast", flip=False, batch_size=config.batch_size)
     _prepare(config)
-    header = _header(config, model, len(source))
-    journal = Journal(
-        config.out / JOURNAL, header, config.resume, lambda line: line["row"]["score"]
-    )
+    journal = _open_journal(config, source, model.checksum)
     try:
         _work(_Looker(config, source, references, predictor), journal, len(source))
     finally:
         journal.close()
+    if config.shard is not None:
+        say(f"shard {config.shard} is done; put all of them together with: maskfix merge")
+        return None
     result = _write_lists(config, with_reference=references is not None)
     result.notes = [*source.notes, *result.notes]
     return result
 
 
-def _work(looker: _Looker, journal: Journal, images: int) -> None:
+def merge_triages(
+    folders: Sequence[Path],
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Put the shards of a triage together; see `maskfix.refinement.merge.merge_refinements`."""
+    shards = open_shards(folders, check_line)
+    config = config_of(shards[0], TriageConfig)
+    config = replace(config, shard=None, out=out, resume=resume, overwrite=overwrite)
+    source = _open(config)
+    checksum = shards[0].header["triage"]
+    difference = shards[0].compare(_header(config, checksum, source), but="shard")
+    if difference:
+        raise InputError(f"{shards[0].path.parent}: the inputs have changed: {difference}")
+    _prepare(config)
+    journal = _open_journal(config, source, checksum)
+    try:
+        take_chunks(journal, shards, len(_chunks(config, len(source))))
+    finally:
+        journal.close()
+    result = _write_lists(config, with_reference=config.reference is not None)
+    result.notes = [*source.notes, *result.notes]
+    return result
+
+
+def check_line(line: dict[str, Any]) -> None:
+    """Look at a journal line; raises KeyError, TypeError or ValueError if it is of no instance."""
+    float(line["row"]["score"]), int(line["row"]["pixels"])
+
+
+def _open(config: TriageConfig) -> Source:
+    source = open_source(config.masks, config.images, config.images_json, config.masks_format)
+    if len(source) and all(source[i].path is None for i in range(len(source))):
+        raise InputError(
+            f"--images: none of the {len(source)} images of {config.masks} is in {config.images}; "
+            f"the first is {source.file_of(0)}"
+        )
+    return source
+
+
+def _open_journal(config: TriageConfig, source: Source, checksum: str) -> Journal:
+    header = _header(config, checksum, source)
+    about = {"config": pack_config(config), "chunks": len(_chunks(config, len(source)))}
+    return Journal(config.out / JOURNAL, header, config.resume, check_line, about)
+
+
+def _chunks(config: TriageConfig, images: int) -> list[range]:
+    """The images to look at; those of this process's shard."""
     chunks = [range(s, min(s + CHUNK_IMAGES, images)) for s in range(0, images, CHUNK_IMAGES)]
-    todo = chunks[journal.chunks_done :]
+    shard = config.shard
+    return [chunk for i, chunk in enumerate(chunks) if shard is None or shard.takes(i)]
+
+
+def _work(looker: _Looker, journal: Journal, images: int) -> None:
+    todo = _chunks(looker.config, images)[journal.chunks_done :]
     with (
         ThreadPoolExecutor(looker.config.workers) as pool,
         tqdm(total=sum(map(len, todo)), unit=" images", disable=None, smoothing=0.05) as bar,
@@ -368,17 +425,17 @@ def _prepare(config: TriageConfig) -> None:
         raise InputError(f"--out: {out} cannot be made: {error.strerror}") from error
 
 
-def _header(config: TriageConfig, model: Model, images: int) -> dict[str, Any]:
+def _header(config: TriageConfig, checksum: str, source: Source) -> dict[str, Any]:
     """What identifies this run in its journal."""
-    inputs = {"masks": config.masks, "reference": config.reference, "names": config.images_json}
-    stamps = {}
-    for name, path in inputs.items():
-        status = path.stat() if path else None
-        stamps[name] = status and [str(path), status.st_size, status.st_mtime_ns]
+    reference, names = config.reference, config.images_json
     return {
+        "command": "triage",
         "maskfix": __version__,
-        "triage": model.checksum,
-        "images": [str(config.images.resolve()), images],
+        "triage": checksum,
+        "images": f"{config.images.resolve()} ({len(source)} images)",
         "format": config.masks_format,
-        **stamps,
+        "masks": source.stamp,
+        "reference": reference and describe_file(reference),
+        "names": names and describe_file(names),
+        "shard": config.shard and str(config.shard),
     }
