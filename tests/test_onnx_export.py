@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from maskfix.cli.weights import app
+from maskfix.clicks import MASK_THRESHOLD
 from maskfix.errors import InputError, UsageError
 from maskfix.model import onnx_export
 from maskfix.model.checkpoint import load_model, save_weights
@@ -70,6 +71,7 @@ def test_the_file_says_what_goes_in_and_comes_out(exported: Path) -> None:
     assert {i.name for i in session.get_inputs()} == set(contract["inputs"]) == {"image", "points"}
     assert {o.name for o in session.get_outputs()} == set(contract["outputs"]) == {"logits"}
     assert "multiples of 32" in contract["inputs"]["image"]
+    assert f"sigmoid(logit) > {MASK_THRESHOLD}" in contract["outputs"]["logits"]
 
 
 def test_a_file_that_exists_is_kept(exported: Path) -> None:
@@ -91,7 +93,8 @@ def test_a_graph_with_other_answers_is_not_written(
     torch.manual_seed(1)
     save_weights(tmp_path / "x.safetensors", "lite", {}, build_network("lite").state_dict(), {})
     with pytest.raises(InputError, match=r"more than 0\.001; not written"):
-        onnx_export.export_onnx(load_model(tmp_path / "x.safetensors"), tmp_path / "x.onnx")
+        model = load_model(tmp_path / "x.safetensors")
+        onnx_export.export_onnx(model, tmp_path / "x.onnx", 0.5)
     assert not (tmp_path / "x.onnx").exists()
 
 

@@ -59,6 +59,7 @@ def export(
 
     Example: maskfix weights export lite --out lite.onnx
     """
+    from maskfix.clicks import MASK_THRESHOLD
     from maskfix.model.checkpoint import load_model
     from maskfix.model.onnx_export import export_onnx
 
@@ -67,7 +68,7 @@ def export(
     if out.exists() and not overwrite:
         raise UsageError(f"--out: {out} exists; give --overwrite to replace it, or another name")
     loaded = load_model(model)
-    difference = export_onnx(loaded, out)
+    difference = export_onnx(loaded, out, MASK_THRESHOLD)
     size = out.stat().st_size / MILLION
     typer.echo(
         f"{out}: {loaded.network_name}, {size:.1f} MB; logits differ from torch by at most "

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskfix.clicks import MASK_THRESHOLD
 from maskfix.errors import InputError, UsageError
 from maskfix.files import atomic_write
 from maskfix.model.checkpoint import Model
@@ -85,12 +84,13 @@ class _Exported(nn.Module):
         return logits
 
 
-def export_onnx(model: Model, path: Path) -> float:
+def export_onnx(model: Model, path: Path, threshold: float) -> float:
     """Write a model as an ONNX file, complete or not at all, and compare it with torch.
 
     Args:
         model: on the CPU.
         path: the file; replaced if it exists.
+        threshold: a pixel is in the mask where its probability is above this; for the metadata.
 
     Returns:
         the largest difference of logits that was found, see `largest_difference`.
@@ -109,7 +109,7 @@ def export_onnx(model: Model, path: Path) -> float:
     program = trace(model.network)
     program.doc_string = f"maskfix {model.name}: see the metadata entry 'maskfix'"
     entry = program.metadata_props.add()
-    entry.key, entry.value = "maskfix", json.dumps(_contract(model), indent=1)
+    entry.key, entry.value = "maskfix", json.dumps(_contract(model, threshold), indent=1)
     onnx.checker.check_model(program)
     content = program.SerializeToString()
     found = largest_difference(model.network, content)
@@ -191,7 +191,7 @@ def trace(network: ClickNetwork) -> Any:
     return program.model_proto
 
 
-def _contract(model: Model) -> dict[str, Any]:
+def _contract(model: Model, threshold: float) -> dict[str, Any]:
     mask = ", then the previous mask: probabilities in [0, 1], zeros for none"
     channels = f"RGB in [0, 1]{mask if model.network.with_prev_mask else ''}"
     return {
@@ -210,7 +210,7 @@ def _contract(model: Model) -> dict[str, Any]:
         },
         "outputs": {
             "logits": "(B, 1, H, W) float32; a pixel is in the mask where sigmoid(logit) > "
-            f"{MASK_THRESHOLD}"
+            f"{threshold}"
         },
         "view": "crop the object with 1.4 times its extent and resize to about "
         + ("256 x 256" if model.protocol == "fast" else "400 pixels, longer side"),
