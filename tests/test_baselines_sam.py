@@ -238,7 +238,7 @@ def test_eval_runs_it_and_workers_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "set/images").mkdir(parents=True)
     images, masks = [], []
     for i in range(3):
-        target = disc(32, 64, Click(20 + 8 * i, 16, True), 8)
+        target = disc(32, 64, Click(20 + 8 * i, 16, True), 9)
         Image.fromarray(bright(32, 64)).save(tmp_path / f"set/images/{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "height": 32, "width": 64})
         masks.append(annotation(i + 1, i, target))
