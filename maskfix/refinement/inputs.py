@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,6 +181,15 @@ class Inputs:
             f"--images: none of the {len(self.images)} images to work on is in "
             f"{self.config.images}; the first is {self.source.file_of(self.images[0])}"
         )
+
+
+def memory_of(
+    item: ImageItem, image: NDArray[np.uint8] | None, references: Mapping[int, Mask]
+) -> int:
+    """Bytes that an image takes with its masks, about; at least 1."""
+    masks = [annotation.mask for annotation in item.annotations]
+    bits = sum(mask.bits.nbytes for mask in (*masks, *references.values()) if mask is not None)
+    return max(1, bits + (0 if image is None else image.nbytes))
 
 
 def _open_reference(config: RefineConfig) -> Source | None:

@@ -17,7 +17,7 @@ from maskfix.masks import Mask
 from maskfix.predictor import Predictor
 from maskfix.predictor.drive import drive
 from maskfix.refinement.clean import CleaningJob
-from maskfix.refinement.inputs import Inputs, Loaded
+from maskfix.refinement.inputs import Inputs, Loaded, memory_of
 from maskfix.refinement.job import InstanceJob
 from maskfix.refinement.outcome import Outcome, conclude, failed, pack
 from maskfix.refinement.plan import Task
@@ -26,6 +26,7 @@ from maskfix.threads import map_ahead
 
 IN_FLIGHT = 2  # instances in progress, in network batches
 READ_AHEAD = 2  # images, per thread
+READ_BYTES = 256 << 20  # of images that wait, with their masks; a larger one is read when wanted
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,12 @@ class Worker:
     def _read_ahead(self, chunk: list[int]) -> Iterator[Loaded]:
         """Load images in order, some of them before they are asked for."""
         ahead = READ_AHEAD * self.config.workers
-        for loaded in map_ahead(self.inputs.load, chunk, self._pool, ahead):
+        for loaded in map_ahead(self.inputs.load, chunk, self._pool, ahead, _room):
             if self.inputs.references is not None:
                 self._matched_by[loaded.matched_by or "none"] += 1
             yield loaded
+
+
+def _room(loaded: Loaded) -> int:
+    """How many images like this one may wait."""
+    return READ_BYTES // memory_of(loaded.item, loaded.image, loaded.references)

@@ -10,7 +10,7 @@ from typing import Any
 from maskfix.report.rows import severity
 from maskfix.report.sheet_page import write_page
 
-MOST_ROWS = 20_000
+MOST_ROWS = 5_000
 """Instances that are listed, about 10 MB."""
 
 MOST_PICTURES = 2_000

@@ -31,10 +31,12 @@ from maskfix.masks import Mask, iou
 from maskfix.model.checkpoint import load_model
 from maskfix.model.device import choose_device
 from maskfix.predictor import Predictor, Session
+from maskfix.refinement.inputs import memory_of
 from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal
 from maskfix.refinement.merge import config_of, open_shards, take_chunks
 from maskfix.refinement.references import match_references
+from maskfix.refinement.worker import READ_AHEAD, READ_BYTES
 from maskfix.runtime import keep_freed_memory
 from maskfix.sharding import Shard
 from maskfix.threads import map_ahead
@@ -45,7 +47,6 @@ from maskfix.triage.shapes import Oddities, oddities
 from maskfix.version import __version__
 
 CHUNK_IMAGES = 64
-READ_AHEAD = 2  # images, per worker
 SHOWN_PROBLEMS = 20
 LIST, SHEET = "triage.csv", "sheet.csv"
 COLUMNS = (
@@ -240,13 +241,19 @@ def _work(looker: _Looker, journal: Journal, images: int) -> None:
         ThreadPoolExecutor(looker.config.workers) as pool,
         tqdm(total=sum(map(len, todo)), unit=" images", disable=None, smoothing=0.05) as bar,
     ):
+        ahead = READ_AHEAD * looker.config.workers
         for chunk in todo:
             rows = []
-            for loaded in map_ahead(looker.load, chunk, pool, READ_AHEAD * looker.config.workers):
+            for loaded in map_ahead(looker.load, chunk, pool, ahead, _room):
                 rows += looker.look(loaded)
                 bar.update()
             looker.ask()
             journal.append([{"row": row} for row in rows])
+
+
+def _room(loaded: Loaded) -> int:
+    """How many images like this one may wait."""
+    return READ_BYTES // memory_of(loaded.item, loaded.image, loaded.references)
 
 
 class _Looker:
