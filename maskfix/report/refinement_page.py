@@ -11,7 +11,7 @@ from maskfix.report.rows import severity
 from maskfix.report.sheet_page import write_page
 
 MOST_ROWS = 5_000
-"""Instances that are listed, about 10 MB."""
+"""Instances that are listed, about 3 MB."""
 
 MOST_PICTURES = 2_000
 """Instances that are listed with pictures, about 40 MB."""
