@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from maskfix.masks import Mask
+from maskfix.model import inference
 from maskfix.model.inference import PackedConv, one_thread_a_call, pack, prepare
 from maskfix.model.registry import build_network
 from maskfix.predictor import Predictor, Session
@@ -30,21 +31,38 @@ def build(name: str) -> nn.Module:
     return build_network(name).eval()
 
 
-@pytest.mark.parametrize("name", ["lite", "hrnet18s", "deeplab_r34"])
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [("lite", True), ("hrnet18s", True), ("hrnet18s", False), ("deeplab_r34", False)],
+)
 @torch.inference_mode()
-def test_packed_networks_answer_as_plain_ones(name: str, threads: object) -> None:
+def test_packed_networks_answer_as_plain_ones(name: str, keep: bool, threads: object) -> None:
     network = build(name)
-    packed = pack(prepare(network))
+    packed = pack(prepare(network), keep)
     assert any(isinstance(module, PackedConv) for module in packed.modules())
     assert not any(isinstance(module, PackedConv) for module in network.modules())
-    image = torch.rand(1, 4, 64, 96)
-    answer = packed(image.contiguous(memory_format=torch.channels_last), POINTS)["instances"]
-    torch.testing.assert_close(answer, network(image, POINTS)["instances"], rtol=0, atol=2e-5)
+    for size in ((64, 96), (96, 64), (64, 96)):
+        image = torch.rand(1, 4, *size)
+        answer = packed(image.contiguous(memory_format=torch.channels_last), POINTS)["instances"]
+        torch.testing.assert_close(answer, network(image, POINTS)["instances"], rtol=0, atol=2e-5)
+
+
+@torch.inference_mode()
+def test_arranged_weights_are_kept_for_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MOST_KEPT", 2)
+    layer = nn.Conv2d(4, 8, 3, padding=1)
+    kept, none = PackedConv(layer, keep=True), PackedConv(layer, keep=False, activation=nn.ReLU)
+    for side in (8, 9, 10, 9):
+        image = torch.rand(1, 4, side, side)
+        torch.testing.assert_close(kept(image), layer(image))
+        torch.testing.assert_close(none(image), layer(image).relu())
+    assert [shape[3] for shape in kept.packed] == [8, 9]
+    assert not none.packed
 
 
 def test_foreign_networks_are_not_packed() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
-    assert pack(network) is network
+    assert pack(network, keep=True) is network
     assert type(network[0]) is nn.Conv2d
 
 

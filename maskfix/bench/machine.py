@@ -127,7 +127,7 @@ def _convolve(
     """To run one convolution as the predictor does."""
     run: nn.Module = layer
     if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        run = PackedConv(layer, shape)
+        run = PackedConv(layer, keep=True)
     x = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
 
     def convolve() -> None:

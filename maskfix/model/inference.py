@@ -27,7 +27,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 }
 """What oneDNN calls them, with their parameters."""
 
-PACKING_SIZE = 256  # oneDNN chooses a layout by the input's size; others work as well
+MOST_KEPT = 12  # arrangements of a layer's weights
 
 
 def prepare(network: nn.Module) -> nn.Module:
@@ -103,21 +103,24 @@ class PackedConv(nn.Module):
     """A convolution on the CPU: weights as oneDNN reads them, the activation done in passing.
 
     torch's own convolution arranges the weights anew at every call, and with one thread takes a
-    slow path for 1x1 kernels. Results are the same to rounding (1e-5), for any number of threads.
+    slow path for 1x1 kernels. Which arrangement is right depends on the size of the input and the
+    number of threads; a wrong one is slower than none. Results are the same to rounding (1e-5).
 
     Args:
         layer: a convolution with its bias.
-        shape: (B, C, H, W) of the input to be expected.
+        keep: keep arranged weights, for the first `MOST_KEPT` sizes that turn up. Small kernels on
+            few pixels gain most.
         activation: one of the keys of `ACTIVATIONS`, None for none.
     """
 
     def __init__(
         self,
         layer: nn.Conv2d | FixedConv,
-        shape: tuple[int, ...],
+        keep: bool,
         activation: type[nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        self.keep = keep
         self.pad = [0, 0, 0, 0]
         if isinstance(layer, nn.Conv2d):
             padding, strides, dilations = layer.padding, list(layer.stride), list(layer.dilation)
@@ -129,50 +132,58 @@ class PackedConv(nn.Module):
             activation = None if layer.linear else nn.ReLU6
             if before != after:
                 self.pad, paddings = [before, after] * 2, [0, 0]
-                shape = (*shape[:2], shape[2] + before + after, shape[3] + before + after)
         self.geometry = paddings, strides, dilations, layer.groups
-        self.bias = layer.bias
+        self.weight, self.bias = layer.weight, layer.bias
         self.activation = ACTIVATIONS[activation] if activation else ("none", [])
-        pack = torch.ops.mkldnn._reorder_convolution_weight
-        self.packed = pack(layer.weight.detach(), *self.geometry, list(shape))
+        self.packed: dict[tuple[int, ...], Tensor] = {}  # by shape of the input and threads
 
     def forward(self, x: Tensor) -> Tensor:
         if any(self.pad):
             x = F.pad(x, self.pad)
+        weight = self._arranged(tuple(x.shape)) if self.keep else self.weight
         run = torch.ops.mkldnn._convolution_pointwise
-        y: Tensor = run(x, self.packed, self.bias, *self.geometry, *self.activation, "")
+        y: Tensor = run(x, weight, self.bias, *self.geometry, *self.activation, "")
         return y
 
+    def _arranged(self, shape: tuple[int, ...]) -> Tensor:
+        key = (*shape, torch.get_num_threads())
+        if key not in self.packed:
+            if len(self.packed) >= MOST_KEPT:
+                return self.weight
+            reorder = torch.ops.mkldnn._reorder_convolution_weight
+            # Threads may come here at once; they make the same.
+            self.packed[key] = reorder(self.weight.detach(), *self.geometry, list(shape))
+        return self.packed[key]
 
-def pack(network: nn.Module) -> nn.Module:
+
+def pack(network: nn.Module, keep: bool) -> nn.Module:
     """Replace the convolutions of a prepared network by `PackedConv`, in place.
 
     Args:
         network: from `prepare`. Off the CPU, without oneDNN, or if it is not maskfix's own, it is
             returned as it is.
+        keep: inputs are of few sizes, for which arranged weights are kept.
     """
     if not isinstance(network, ClickNetwork) or network.mean.device.type != "cpu":
         return network
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return network
-    shapes = input_shapes(network, PACKING_SIZE)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
-            _pack_with_activations(module, shapes)
+            _pack_with_activations(module, keep)
     for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d | FixedConv) and module in shapes:
-            _replace(network, name, PackedConv(module, shapes[module]))
+        if isinstance(module, nn.Conv2d | FixedConv):
+            _replace(network, name, PackedConv(module, keep))
     return network
 
 
-def _pack_with_activations(steps: nn.Sequential, shapes: dict[nn.Module, tuple[int, ...]]) -> None:
+def _pack_with_activations(steps: nn.Sequential, keep: bool) -> None:
     """Join convolutions with the activations that follow them."""
     layers = [i for i, step in enumerate(steps) if not isinstance(step, nn.Identity)]
     for first, second in pairwise(layers):
         convolution, activation = steps[first], type(steps[second])
-        if convolution in shapes and activation in ACTIVATIONS:
-            assert isinstance(convolution, nn.Conv2d)
-            steps[first] = PackedConv(convolution, shapes[convolution], activation)
+        if isinstance(convolution, nn.Conv2d) and activation in ACTIVATIONS:
+            steps[first] = PackedConv(convolution, keep, activation)
             steps[second] = nn.Identity()
 
 

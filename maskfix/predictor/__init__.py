@@ -82,7 +82,9 @@ class Predictor:
         self.protocol = settings
         self.flip = isinstance(settings, PaperProtocol) if flip is None else flip
         self.batch_size = batch_size
-        self.network = pack(prepare(network)) if isinstance(network, nn.Module) else network
+        self.network = network
+        if isinstance(network, nn.Module):
+            self.network = pack(prepare(network), keep=isinstance(settings, FastProtocol))
         self.with_mask = bool(getattr(network, "with_prev_mask", True))
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))

@@ -59,7 +59,7 @@ def test_network(benchmark: BenchmarkFixture, name: str, size: int, form: str) -
         module = prepare(module)
         image = image.contiguous(memory_format=torch.channels_last)
     if form == "packed":
-        module = pack(module)
+        module = pack(module, keep=name == "lite")
     benchmark(module, image, points)
 
 
