@@ -236,6 +236,31 @@ def test_shards_of_a_triage(
     assert len(files_of(tmp_path / "whole")["triage.csv"].splitlines()) == 6
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--engine", "ray"], "pip install 'maskfix[ray]'"),
+        (["--engine", "ray", "--shard", "1/2"], "exclude each other"),
+        (["--shard", "1/2/3"], "found '1/2/3'"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_one_line(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    make_set(tmp_path, 1)
+    arguments = ["refine", "--images", tmp_path / "images", "--masks", tmp_path / "preds.json"]
+    assert run(*arguments, "--all", "--out", tmp_path / "out", *more) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words in error
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "1", "a/b", "-1/3", "1/3/4", "1/999999999"])
 def test_what_is_no_shard(text: str) -> None:
     with pytest.raises(UsageError, match="--shard: expected I/N"):

@@ -40,6 +40,19 @@ class RayWorker:
         return self._worker.work(chunk)
 
 
+def import_ray() -> Any:
+    """The package.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--engine ray needs Ray: pip install 'maskfix[ray]'") from error
+    return ray
+
+
 def work_with_ray(inputs: Inputs, todo: Sequence[list[int]], checksum: str) -> Iterator[Finished]:
     """Do chunks on the cluster that ``RAY_ADDRESS`` names, else on this machine.
 
@@ -59,10 +72,7 @@ def work_with_ray(inputs: Inputs, todo: Sequence[list[int]], checksum: str) -> I
     """
     if not todo:
         return
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("--engine ray needs Ray: pip install 'maskfix[ray]'") from error
+    ray = import_ray()
     own = not ray.is_initialized()
     if own:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone

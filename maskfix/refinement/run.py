@@ -27,6 +27,7 @@ from maskfix.refinement.inputs import Inputs
 from maskfix.refinement.journal import NAME as JOURNAL
 from maskfix.refinement.journal import Journal
 from maskfix.refinement.outcome import check_line
+from maskfix.refinement.ray_engine import import_ray, work_with_ray
 from maskfix.refinement.worker import Finished, Worker
 from maskfix.runtime import keep_freed_memory
 
@@ -57,6 +58,8 @@ class Refinement:
         """
         config, inputs = self.config, self.inputs
         with_ray = config.engine == "ray"
+        if with_ray:
+            import_ray()
         model = load_model(config.model, choose_device("cpu" if with_ray else config.device))
         if not model.trained:
             say(f"warning: {model.path} holds random weights: results are meaningless")
@@ -106,8 +109,6 @@ class Refinement:
 
     def _work_with_ray(self, todo: list[list[int]], model: Model) -> Iterator[Finished]:
         """Do chunks on a Ray cluster."""
-        from maskfix.refinement.ray_engine import work_with_ray
-
         with tqdm(total=sum(map(len, todo)), unit=" images", disable=None) as bar:
             for chunk, finished in zip(
                 todo, work_with_ray(self.inputs, todo, model.checksum), strict=True
