@@ -37,17 +37,17 @@ INSIDE = Click(45, 45, True)
         (box(40, 40, 20, 1), [Click(55, 50, False)], "empties", "empties"),
         (box(0, 0, 0, 0), [Click(55, 50, False)], "empties", "empties"),
         # more and more is added, where a click asked for it
-        (box(40, 40, 20, 33), [Click(65, 50, True)], None, "explodes"),
+        (box(40, 40, 20, 45), [Click(75, 50, True)], None, "explodes"),
         (box(0, 0, 60, 60), [Click(10, 10, True)], "explodes", "explodes"),
         # added where the mask never was, however little the rest changes
-        (OLD | box(50, 70, 3, 3), [Click(71, 51, True)], None, "strays"),
+        (OLD | box(50, 82, 5, 5), [Click(84, 52, True)], None, "strays"),
         (OLD | box(110, 110, 8, 8), [Click(112, 112, True)], "strays", "strays"),
         # added or removed without a click there
         (OLD | box(30, 40, 10, 20), [INSIDE], "unasked", "unasked"),
         (OLD | box(30, 40, 10, 20), [INSIDE, Click(50, 34, True)], None, None),
         (OLD & ~box(40, 40, 12, 12), [Click(55, 55, True)], "unasked", "unasked"),
         (OLD & ~box(40, 40, 12, 12), [Click(45, 45, False)], None, None),
-        (OLD & ~box(40, 40, 6, 6), [Click(55, 55, True)], None, "unasked"),
+        (OLD & ~box(40, 40, 7, 7), [Click(55, 55, True)], None, "unasked"),
         (OLD & ~box(40, 40, 20, 2), [Click(55, 55, True)], None, None),  # a border may move
     ],
 )

@@ -154,3 +154,27 @@ def test_all_beside_a_script_reports_the_others_and_leaves_them(run: Run, tmp_pa
         (1, "ok"),
         (2, "unchanged"),
     ]
+
+
+def test_the_forms_of_the_samples(run: Run, tmp_path: Path) -> None:
+    arguments = ["--images", SAMPLES / "images", "--masks", SAMPLES / "forms.json"]
+    arguments += ["--clicks", SAMPLES / "forms.yaml", "--out", tmp_path / "out"]
+    assert run("refine", *arguments) == 0
+    before = {
+        a["id"]: coco_mask.decode(a["segmentation"]).astype(bool)
+        for a in json.loads((SAMPLES / "forms.json").read_text())["annotations"]
+    }
+    after = {
+        number: coco_mask.decode(a["segmentation"]).astype(bool)
+        for number, a in annotations_of(tmp_path / "out").items()
+    }
+    assert list(after) == [1, 2, 4, 5, 6]  # 3 is part of 2; 5 was split off, 6 is new
+    np.testing.assert_array_equal(after[1] ^ after[5], before[1])
+    right = {
+        a["id"]: coco_mask.decode(a["segmentation"]).astype(bool)
+        for a in json.loads((SAMPLES / "reference.json").read_text())["annotations"]
+    }
+    assert iou(after[1], right[1]) > 0.9 and iou(after[5], right[2]) > 0.8
+    assert iou(after[2], right[3]) > iou(before[2] | before[3], right[3])
+    assert before[4][140, 240] and not after[4][140, 240] and after[4][280, 150]
+    assert after[6][75, 215] and not after[6][200, 210]

@@ -6,10 +6,10 @@ Sizes are in areas of the old mask, lengths in square roots of its area. A resul
 |---|---|---|---|
 | contradicts | disagrees with a click | any | any |
 | empties | has less area than | 0.1 | 0.4 |
-| explodes | has more area than | 4 | 1.6 |
-| strays | has more new area, farther than | 0.1 | 0.02 |
-| | from the old mask, than | 1.5 | 0.5 |
-| unasked | adds or removes a piece without a click of that sign, deeper than | 0.2 | 0.12 |
+| explodes | has more area than | 4 | 2 |
+| strays | has more new area, farther than | 0.1 | 0.05 |
+| | from the old mask, than | 1.5 | 1 |
+| unasked | adds or removes a piece without a click of that sign, deeper than | 0.2 | 0.15 |
 
 ``off`` has none of the rules. A new instance has no old mask: only the first rule is for it, and
 that it must not be empty. ``tests/bench/bench_guard.py`` measures what each rule refuses, rightly
@@ -42,7 +42,7 @@ class Limits:
 
 LIMITS: Mapping[Guard, Limits] = {
     "normal": Limits(0.1, 4, 0.1, 1.5, 0.2),
-    "strict": Limits(0.4, 1.6, 0.02, 0.5, 0.12),
+    "strict": Limits(0.4, 2, 0.05, 1, 0.15),
 }
 
 Rule = Callable[[Mask, Mask, Sequence[Click], Limits], str | None]
