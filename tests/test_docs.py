@@ -24,7 +24,7 @@ from maskfix.benchmarks import LAYOUTS
 from maskfix.cli.docs import FOLDER, TOPICS, text_of
 from maskfix.cli.export import Target
 from maskfix.cli.main import app
-from maskfix.cli.refine import MasksFormat
+from maskfix.cli.options import MasksFormat
 from maskfix.errors import UsageError
 from maskfix.formats import click_script
 from maskfix.formats.click_script import parse_click_script

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_refine import Run, run
 
-from maskfix.cli.main import main
 from maskfix.formats import Annotation
 from maskfix.formats.segmentation import encode
 from maskfix.masks import Mask
@@ -24,24 +22,10 @@ from maskfix.triage.probe import Signs, edge_strength
 from maskfix.triage.score import reasons_of, score_of
 from maskfix.triage.shapes import Oddities, oddities
 
+__all__ = ["run"]  # a fixture
 HEIGHT, WIDTH = 80, 100
 RIGHT = Signs(disagreement=0.02, added=0.01, removed=0.01, border=0.7, found=0.9, edge=3.0)
 WRONG = Signs(disagreement=0.2, added=0.15, removed=0.05, border=0.95, found=0.3, edge=1.0)
-
-Run = Callable[..., int]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command line in this process; returns its exit status."""
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["maskfix", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            main()
-        return int(exit_info.value.code or 0)
-
-    return call
 
 
 def disk(row: int, col: int, radius: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from maskfix.cli.options import Device
+
 
 def bench_command(
     model: Annotated[
@@ -16,7 +18,7 @@ def bench_command(
             help="Name of shipped weights, a weights file, or a network's name: random weights."
         ),
     ] = "lite",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers there too.")
     ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskfix.baselines import BASELINES
+from maskfix.cli.options import BatchSize, Device, Overwrite, Resume, Shard
 from maskfix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def evaluate_command(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Evaluate N evenly spaced instances of each.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Most network inputs in one call.")] = 16,
+    batch_size: BatchSize = 16,
     workers: Annotated[int, typer.Option(help="Threads for the simulated users.")] = 1,
     strips: Annotated[int, typer.Option(help="Pictures of the N hardest instances of each.")] = 6,
     published: Annotated[
@@ -90,13 +91,10 @@ def evaluate_command(
             "--published", help="Show what others have published of these benchmarks, too."
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),
-    ] = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    shard: Shard = None,
 ) -> None:
     """Measure how many clicks a model needs, with a simulated user (NoC).
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskfix.cli.refine import MasksFormat
+from maskfix.cli.options import ImagesJson, Masks, MasksFormatOption
 
 SHOWN_PROBLEMS = 20
 
@@ -34,7 +34,7 @@ class CocoKind(str, Enum):
 
 def export_command(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
-    masks: Annotated[Path, typer.Option(help="Masks in any format that refine takes.")],
+    masks: Masks,
     to: Annotated[
         Target,
         typer.Option(
@@ -49,12 +49,8 @@ def export_command(
     url: Annotated[
         str, typer.Option(help="Label Studio: what is put before the names of images.")
     ] = "/data/local-files/?d=",
-    images_json: Annotated[
-        Path | None, typer.Option(help="COCO file that names the images of a results list.")
-    ] = None,
-    masks_format: Annotated[
-        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
-    ] = None,
+    images_json: ImagesJson = None,
+    masks_format: MasksFormatOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in OUT.")
     ] = False,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from maskfix.cli.options import Overwrite
 from maskfix.errors import InputError
 
 
@@ -17,7 +18,7 @@ def merge_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted merge.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Put what --shard 1/N to N/N made together: the result is that of one run.
 

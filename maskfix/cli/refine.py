@@ -10,16 +10,7 @@ from typing import Annotated
 
 import typer
 
-
-class MasksFormat(str, Enum):
-    """Formats that --masks may have."""
-
-    coco = "coco"
-    coco_results = "coco-results"
-    lvis = "lvis"
-    png_binary = "png-binary"
-    png_labels = "png-labels"
-    png_instances = "png-instances"
+from maskfix.cli.options import BatchSize, Device, ImagesJson, MasksFormatOption, ModelName, Shard
 
 
 class SegmentationKind(str, Enum):
@@ -70,21 +61,15 @@ def refine_command(
         typer.Option(metavar="PIXELS", help="Simulated clicks miss by so much."),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the jitter.")] = 0,
-    images_json: Annotated[
-        Path | None, typer.Option(help="COCO file that names the images of a results list.")
-    ] = None,
+    images_json: ImagesJson = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; by default a new one beside the masks.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Name of shipped weights, or a weights file.")
-    ] = "lite",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Most network inputs in one call.")] = 16,
+    model: ModelName = "lite",
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
     workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
-    masks_format: Annotated[
-        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
-    ] = None,
+    masks_format: MasksFormatOption = None,
     segmentation: Annotated[
         SegmentationKind, typer.Option(help="How changed COCO masks are written.")
     ] = SegmentationKind.same,
@@ -104,10 +89,7 @@ def refine_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
     ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),
-    ] = None,
+    shard: Shard = None,
     engine: Annotated[
         EngineName, typer.Option(help="Work in this process, or on a Ray cluster.")
     ] = EngineName.local,

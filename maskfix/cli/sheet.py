@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from maskfix.cli.refine import MasksFormat
+from maskfix.cli.options import Ids, ImagesJson, Masks, MasksFormatOption
 
 
 def sheet_command(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
-    masks: Annotated[Path, typer.Option(help="Masks in any format that refine takes.")],
+    masks: Masks,
     out: Annotated[Path, typer.Option(help="The page to make, NAME.html.")] = Path("sheet.html"),
     triage: Annotated[
         Path | None,
@@ -22,15 +22,9 @@ def sheet_command(
             "what order; by default all.",
         ),
     ] = None,
-    ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID,...", help="Only these instances.")
-    ] = None,
-    images_json: Annotated[
-        Path | None, typer.Option(help="COCO file that names the images of a results list.")
-    ] = None,
-    masks_format: Annotated[
-        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
-    ] = None,
+    ids: Ids = None,
+    images_json: ImagesJson = None,
+    masks_format: MasksFormatOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
 ) -> int:
     """Make a page on which clicks are made: open it in a browser, click, download clicks.yaml.

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from maskfix.cli.refine import MasksFormat
+from maskfix.cli.options import Ids, Masks, MasksFormatOption
 
 
 def show_command(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
-    masks: Annotated[Path, typer.Option(help="Masks in any format that refine takes.")],
+    masks: Masks,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
     before: Annotated[
         Path | None, typer.Option(help="Earlier masks of the same images, shown to the left.")
@@ -20,12 +20,8 @@ def show_command(
     clicks: Annotated[
         Path | None, typer.Option(help="Click script; its clicks are drawn on the left.")
     ] = None,
-    ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID,...", help="Only these instances.")
-    ] = None,
-    masks_format: Annotated[
-        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
-    ] = None,
+    ids: Ids = None,
+    masks_format: MasksFormatOption = None,
 ) -> int:
     """Draw masks on their images, one PNG an image.
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskfix.cli.refine import MasksFormat
+from maskfix.cli.options import (
+    BatchSize,
+    Device,
+    ImagesJson,
+    Masks,
+    MasksFormatOption,
+    ModelName,
+    Overwrite,
+    Resume,
+    Shard,
+)
 
 if TYPE_CHECKING:
     from maskfix.triage.run import Result
@@ -16,7 +26,7 @@ if TYPE_CHECKING:
 
 def triage_command(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
-    masks: Annotated[Path, typer.Option(help="Masks in any format that refine takes.")],
+    masks: Masks,
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     budget: Annotated[
         int, typer.Option(metavar="N", help="How many masks go onto the list for the sheet.")
@@ -25,24 +35,15 @@ def triage_command(
         Path | None,
         typer.Option(help="Right masks: says how early the ranking finds what is wrong."),
     ] = None,
-    images_json: Annotated[
-        Path | None, typer.Option(help="COCO file that names the images of a results list.")
-    ] = None,
-    masks_format: Annotated[
-        MasksFormat | None, typer.Option(help="Overrules what the masks look like.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="Name of shipped weights, or a weights file.")
-    ] = "lite",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Most network inputs in one call.")] = 16,
+    images_json: ImagesJson = None,
+    masks_format: MasksFormatOption = None,
+    model: ModelName = "lite",
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
     workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),
-    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    shard: Shard = None,
 ) -> int:
     """Rank masks by how likely they are wrong, and say why: where clicks pay most.
 
