@@ -265,6 +265,7 @@ class Lite(ClickNetwork):
 
     def trunk(self, rgb: Tensor, encoding: Tensor) -> Features:
         """Strides 16 and 32 together; beside them 8, 4 and 2, and the encoding."""
+        encoding = _laid_out_like(encoding, rgb)
         s2, s4, s8, s16, s32 = self.encoder(rgb, self.maps_transform(encoding))
         x = self.lateral16(_with_maps(s16, encoding))
         x = x + _resize(self.lateral32(s32), x.shape[2], x.shape[3])
@@ -322,6 +323,14 @@ class Lite(ClickNetwork):
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def _laid_out_like(x: Tensor, other: Tensor) -> Tensor:
+    """In the memory layout of another tensor: what is joined of two layouts loses both, and the
+    decoder with it (training in channels_last then takes 1.6 times as long)."""
+    channels_last = other.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return x.contiguous(memory_format=layout)
 
 
 def _with_maps(features: Tensor, encoding: Tensor) -> Tensor:
