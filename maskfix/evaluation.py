@@ -37,6 +37,7 @@ from maskfix.report.evaluation_page import Strip
 from maskfix.report.plots import safe_name
 from maskfix.report.published import published_results
 from maskfix.report.strips import write_strip
+from maskfix.runtime import keep_freed_memory
 from maskfix.sharding import Shard
 from maskfix.types import Click
 from maskfix.version import __version__
@@ -208,6 +209,7 @@ class Evaluation:
         for model in self.models:
             if not model.trained:
                 say(f"warning: {model.path} holds random weights: results are meaningless")
+        keep_freed_memory()
         journal = self._open_journal()
         try:
             done = self._finished(journal)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +50,21 @@ def test_train_stop_resume(tiny: Path, tmp_path: Path) -> None:
     second = train(tiny, tmp_path, "--resume")
     assert "done: 16 samples" in second.stdout
     assert load_model(tmp_path / "last.safetensors").info["data"] == ["tiny"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups on Windows")
+def test_a_signal_to_all_processes_of_a_job_saves(tiny: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "maskfix", "train", "--recipe", "lite", "--device", "cpu"]
+    command += ["--data", f"tiny={tiny}", "--out", str(tmp_path), "--workers", "1", *CHANGES]
+    command += ["--set", "epochs=1000", "--set", "validation=[]", "--set", "log_steps=1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        log = tmp_path / "loss.csv"
+        while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 1):
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error.decode()
+    assert (tmp_path / "last.pt").exists()
 
 
 def test_dry_run_checks_all_and_writes_nothing(tiny: Path, tmp_path: Path) -> None:

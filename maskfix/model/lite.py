@@ -114,7 +114,7 @@ def _convolve(
     if before != after:
         x, before = F.pad(x, (before, after, before, after)), 0
     y: Tensor = F.conv2d(x, weight, bias, stride, before, groups=groups)
-    return y if linear else F.relu6(y)
+    return y if linear else F.relu6(y, inplace=True)
 
 
 class ConvNorm(nn.Sequential):

@@ -38,6 +38,7 @@ Validate = Callable[[ClickNetwork], dict[str, float]]
 
 SAVE_SECONDS = 300.0
 _SHOWN_BROKEN = 20
+_GRACE_SECONDS = 30
 
 
 class TrainingError(MaskfixError):
@@ -387,5 +388,6 @@ def _quiet_worker(worker: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Schedulers send SIGTERM to every process of a job; the trainer needs batches until it saved.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
     os.nice(2)

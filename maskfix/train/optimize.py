@@ -28,6 +28,7 @@ def make_optimizer(network: ClickNetwork, settings: OptimizerConfig) -> torch.op
         lr=settings.lr,
         betas=settings.betas,
         eps=settings.eps,
+        fused=True,
     )
 
 
