@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from maskfix.crops import Size, fit_region, nearest_size, resample, to_network
 from maskfix.errors import UsageError
 from maskfix.masks import NO_BOX, Mask, enclose, intersect
+from maskfix.predictor.changes import BoolArray, Limits, Place, keep_asked, keep_near
 from maskfix.predictor.session import FloatArray, NetworkPoint, Session, View, as_probabilities
 from maskfix.types import Box, Click
 
@@ -40,9 +41,7 @@ class FastProtocol:
     threshold: float = 0.49
 
     KEEP_IOU = 0.6  # a crop is kept while it overlaps the wished one so much
-    UNASKED_DEPTH = 0.12  # of the square root of the mask's area: deeper changes need a click
-    REACH = 3.0  # of a later click, relative to its depth in what it changes; but at least
-    LEAST_REACH = 0.15  # of the square root of the mask's area
+    LIMITS = Limits()  # of what clicks on given masks change
     DISK = 2.5  # radius in network pixels of what a click is sure to change
 
     def __post_init__(self) -> None:
@@ -113,10 +112,8 @@ class FastSession(Session):
         self._patch = probabilities
         soft = self._in_region()
         inside = soft > self.protocol.threshold
-        if self.given and self._followed:
-            inside = self._keep_near_new_clicks(inside)
-        elif self.given:
-            self._undo_unasked(inside)
+        if self.given:
+            inside = self._keep_asked(soft, inside)
         self._obey_clicks(inside)
         changed = inside != (soft > self.protocol.threshold)
         if changed.any():  # the network is to see the mask as it stands
@@ -147,7 +144,7 @@ class FastSession(Session):
         """See `Session`."""
         return self._mask
 
-    def _paste(self, inside: NDArray[np.bool_]) -> None:
+    def _paste(self, inside: BoolArray) -> None:
         """Put a mask of the region in the place of what was there."""
         region = self.region
         assert region is not None
@@ -161,73 +158,33 @@ class FastSession(Session):
         assert self.region is not None and self._patch is not None
         return resample(self._patch, Size(self.region.height, self.region.width))
 
-    def _keep_near_new_clicks(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The mask as it was, with what the new clicks change around them.
-
-        Once a mask has been put right by an answer, a click is about what is still wrong where it
-        lies: of an answer, only the changed pieces that the new clicks lie in are taken, and of
-        these only what is near, since clicks are made in the middle of an error.
-        """
+    def _keep_asked(self, soft: FloatArray, inside: BoolArray) -> BoolArray:
+        """The given mask in the region with those changes that its clicks have asked for."""
         assert self.region is not None
         before = self._mask.window(self.region)
-        least = self.protocol.LEAST_REACH * float(np.sqrt(self._mask.area))
-        taken: NDArray[np.bool_] = before.copy()
-        for click in self.clicks[self._followed :]:
-            row, col = self._pixel(click)
-            change = (inside & ~before) if click.positive else (before & ~inside)
-            if not self._holds(row, col) or not change[row, col]:
-                continue
-            _, labels = cv2.connectedComponents(change.view(np.uint8), connectivity=8)
-            piece = labels == labels[row, col]
-            padded = np.pad(piece.view(np.uint8), 1)
-            depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1 + row, 1 + col]
-            near = np.zeros(piece.shape, np.uint8)
-            cv2.circle(near, (col, row), int(max(4, least, self.protocol.REACH * depth)), 1, -1)
-            taken[piece & near.view(bool)] = click.positive
-        return taken
+        side, limits = float(np.sqrt(self._mask.area)), self.protocol.LIMITS
+        if self._followed:
+            return keep_near(before, inside, self._places(self._followed), side, limits)
+        sureness = np.abs(soft - self.protocol.threshold)
+        return keep_asked(before, inside, sureness, self._places(), side, limits)
 
-    def _undo_unasked(self, inside: NDArray[np.bool_]) -> None:
-        """Take back large changes of a region that no click asked for.
+    def _places(self, first: int = 0) -> list[Place]:
+        """The clicks, from the given one on, that lie in the region."""
+        places = [Place(*self._pixel(c), c.positive) for c in self.clicks[first:]]
+        return [place for place in places if self._holds(place.row, place.col)]
 
-        A change is what was added, or removed, in one piece. It may stay if a click of its sign
-        lies in it, or if it is thin: borders may be put right anywhere.
-        """
-        assert self.region is not None
-        before = self._mask.window(self.region)
-        depth_allowed = self.protocol.UNASKED_DEPTH * float(np.sqrt(self._mask.area))
-        for added in (True, False):
-            change = (inside & ~before) if added else (before & ~inside)
-            count, labels = cv2.connectedComponents(change.view(np.uint8), connectivity=8)
-            if count == 1:
-                continue
-            padded = np.pad(change.view(np.uint8), 1)
-            depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
-            deepest = np.zeros(count, np.float32)
-            np.maximum.at(deepest, np.asarray(labels, np.intp).ravel(), depth.ravel())
-            undone = deepest > depth_allowed
-            undone[0] = False
-            for click in self.clicks:
-                row, col = self._pixel(click)
-                if click.positive == added and self._holds(row, col):
-                    undone[labels[row, col]] = False
-            inside[undone[labels]] = not added
-
-    def _obey_clicks(self, inside: NDArray[np.bool_]) -> None:
+    def _obey_clicks(self, inside: BoolArray) -> None:
         """Make a mask of the region agree with every click, by small disks where it does not."""
         assert self.region is not None
         radius = max(1, round(self.protocol.DISK * self.region.height / self.size.height))
         disk = np.zeros(inside.shape, np.uint8)
-        pixels = []
-        for click in self.clicks:
-            row, col = self._pixel(click)
-            if not self._holds(row, col):
-                continue
-            pixels.append((row, col, click.positive))
-            if inside[row, col] != click.positive:
+        places = self._places()
+        for row, col, positive in places:
+            if inside[row, col] != positive:
                 disk[:] = 0
                 cv2.circle(disk, (col, row), radius, 1, -1)
-                inside[disk.view(bool)] = click.positive
-        for row, col, positive in pixels:  # disks of other clicks may have covered these
+                inside[disk.view(bool)] = positive
+        for row, col, positive in places:  # disks of other clicks may have covered these
             inside[row, col] = positive
 
     def _pixel(self, click: Click) -> tuple[int, int]:
