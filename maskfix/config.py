@@ -13,6 +13,9 @@ from maskfix.sharding import Shard
 
 Guard = Literal["strict", "normal", "off"]
 
+MOST_SIMPLIFY = 1000
+"""Pixels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
@@ -35,10 +38,14 @@ class RefineConfig:
         workers: threads that read images.
         masks_format: overrules what the masks look like.
         segmentation: how changed COCO masks are written.
+        simplify: leave out vertices of changed polygons that move the outline by at most so many
+            pixels; 0 is exact.
         everything: also take the instances that the script does not name: without script and
             simulated clicks they are cleaned, else only reported. None: only if there is a
             reference, for the scores.
         guard: how readily a result is refused in favour of the old mask.
+        min_part: in masks that change, smaller islands are removed and smaller holes filled, in
+            pixels, unless a click holds them; 0 leaves all.
         resume: go on with an interrupted run in `out`.
         overwrite: replace a finished run in `out`.
         fail_fast: stop at the first instance that fails.
@@ -62,8 +69,10 @@ class RefineConfig:
     workers: int = 2
     masks_format: str | None = None
     segmentation: Literal["same", "rle", "polygon"] = "same"
+    simplify: float = 0.0
     everything: bool | None = None
     guard: Guard = "normal"
+    min_part: int = 0
     resume: bool = False
     overwrite: bool = False
     fail_fast: bool = False
@@ -98,6 +107,8 @@ class RefineConfig:
             "--workers": (self.workers, 1, 256),
             "--jitter": (self.jitter, 0, 1000),
             "--seed": (self.seed, 0, 2**63 - 1),
+            "--min-part": (self.min_part, 0, 2**31 - 1),
+            "--simplify": (self.simplify, 0, MOST_SIMPLIFY),
         }
         for flag, (value, least, most) in checks.items():
             if not least <= value <= most:

@@ -40,7 +40,7 @@ IN_RIGHT, IN_THIN, IN_CORNER = Place(50, 75, True), Place(71, 50, True), Place(2
         ([CORNER, RIGHT], SURE, [IN_RIGHT], [RIGHT]),  # deeper than a border can be
         ([CORNER, RIGHT], SURE, [IN_CORNER], [CORNER, RIGHT]),
         ([CORNER, RIGHT], SURE, [IN_CORNER, IN_RIGHT], [CORNER, RIGHT]),
-        ([RIGHT], SURE, [Place(50, 50, True)], []),  # the mask had that already
+        ([CORNER, RIGHT, THIN], SURE, [Place(50, 50, True)], [RIGHT, THIN]),  # asks for nothing
         ([RIGHT], SURE, [Place(50, 75, False)], []),  # the wrong sign
     ],
 )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskfix.cli.options import ImagesJson, Masks, MasksFormatOption
+from maskfix.cli.options import ImagesJson, Masks, MasksFormatOption, Simplify
 
 SHOWN_PROBLEMS = 20
 
@@ -46,6 +46,7 @@ def export_command(
     segmentation: Annotated[
         CocoKind, typer.Option(help="COCO masks; those with holes are run lengths always.")
     ] = CocoKind.rle,
+    simplify: Simplify = 0.0,
     url: Annotated[
         str, typer.Option(help="Label Studio: what is put before the names of images.")
     ] = "/data/local-files/?d=",
@@ -73,6 +74,7 @@ def export_command(
         kind,
         url,
         overwrite,
+        simplify,
     )
     problems, notes = facts["problems"], facts["notes"]
     if as_json:

@@ -33,6 +33,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[int, typer.Option(help="Most network inputs in one call.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")]
+Simplify = Annotated[
+    float,
+    typer.Option(
+        metavar="PX",
+        help="Leave out points of polygons (COCO, YOLO) that move the outline by at most PX "
+        "pixels; 0 is exact. No effect on run lengths, PNG and brushes.",
+    ),
+]
 Shard = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Do the I-th of N parts; maskfix merge joins them."),

@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from maskfix.cli.options import BatchSize, Device, ImagesJson, MasksFormatOption, ModelName, Shard
+from maskfix.cli.options import (
+    BatchSize,
+    Device,
+    ImagesJson,
+    MasksFormatOption,
+    ModelName,
+    Shard,
+    Simplify,
+)
 
 
 class SegmentationKind(str, Enum):
@@ -73,6 +81,7 @@ def refine_command(
     segmentation: Annotated[
         SegmentationKind, typer.Option(help="How changed COCO masks are written.")
     ] = SegmentationKind.same,
+    simplify: Simplify = 0.0,
     everything: Annotated[
         bool | None,
         typer.Option(
@@ -85,6 +94,14 @@ def refine_command(
     guard: Annotated[
         GuardLevel, typer.Option(help="How readily a result is refused for the old mask.")
     ] = GuardLevel.normal,
+    min_part: Annotated[
+        int,
+        typer.Option(
+            metavar="PX",
+            help="In masks that change, remove islands and fill holes of fewer than PX pixels, but "
+            "none that a click holds, and never the only island; 0 leaves all.",
+        ),
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
@@ -127,8 +144,10 @@ def refine_command(
         workers=workers,
         masks_format=masks_format.value if masks_format else None,
         segmentation=segmentation.value,
+        simplify=simplify,
         everything=everything,
         guard=guard.value,
+        min_part=min_part,
         resume=resume,
         overwrite=overwrite,
         fail_fast=fail_fast,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from maskfix.config import MOST_SIMPLIFY
 from maskfix.errors import InputError, InstanceError, UsageError
 from maskfix.exporting.coco import CocoWriter
 from maskfix.exporting.cvat import CvatWriter
@@ -49,6 +50,7 @@ def export(
     segmentation: Literal["rle", "polygon"] = "rle",
     url: str = "/data/local-files/?d=",
     overwrite: bool = False,
+    simplify: float = 0.0,
 ) -> dict[str, Any]:
     """Write masks in another format.
 
@@ -62,20 +64,25 @@ def export(
         segmentation: for COCO: run lengths, or polygons for masks without holes.
         url: for Label Studio: what to put before the names of images.
         overwrite: replace ``out`` if an export is there.
+        simplify: leave out vertices of COCO polygons and of YOLO's that move the outline by at
+            most so many pixels; 0 is exact.
 
     Returns:
         counts (images, instances, left_out, and what the format adds), ``problems``: what could
         not be written, a line each, and ``notes``.
 
     Raises:
-        UsageError: ``out`` exists or overlaps an input, or no such target.
+        UsageError: ``out`` exists or overlaps an input, no such target, or ``simplify`` is out of
+            range.
         InputError: inputs that cannot be used, or a folder that cannot be written.
     """
     if target not in WRITERS:
         raise UsageError(f"--to {target}: expected one of {', '.join(WRITERS)}")
+    if not 0 <= simplify <= MOST_SIMPLIFY:
+        raise UsageError(f"--simplify: expected 0 to {MOST_SIMPLIFY}, found {simplify}")
     source = open_source(masks, images, images_json, masks_format)
     keep_apart(out, [images, masks, images_json])
-    settings = Settings(source, images, segmentation, url)
+    settings = Settings(source, images, segmentation, url, simplify)
     problems: list[str] = []
     counts = {"images": 0, "instances": 0, "left_out": 0}
     with _new_folder(out, overwrite) as folder:

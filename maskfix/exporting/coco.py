@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from maskfix.exporting.writer import Facts, Settings, SizedItem, Thing, Writer
+from maskfix.exporting.writer import Facts, Settings, SizedItem, Thing, Writer, cost
 from maskfix.formats.base import Id
-from maskfix.formats.segmentation import encode
+from maskfix.formats.segmentation import Kind, as_written, encode
+from maskfix.masks import Mask, iou
 
 WITH_IDS = frozenset({"coco", "lvis"})
 """Formats whose annotation ids are kept; those of others are positions, or unique per image."""
@@ -19,7 +20,8 @@ class CocoWriter(Writer):
     """``annotations.json``.
 
     Run lengths for all masks; or polygons, and run lengths for masks with holes. Crowds are run
-    lengths always. Ids of images, categories and annotations stay where they are numbers.
+    lengths always. Area and box are those of what is written. Ids of images, categories and
+    annotations stay where they are numbers.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -27,7 +29,8 @@ class CocoWriter(Writer):
         self._file = self.create("annotations.json")
         self._file.write('{"annotations": [')
         self._images = self.spill()
-        self._count = self._image_count = self._with_holes = 0
+        self._count = self._image_count = self._with_holes = self._points = 0
+        self._losses: list[float] = []
 
     def add(self, item: SizedItem, things: list[Thing]) -> int:
         """See `Writer`."""
@@ -56,28 +59,48 @@ class CocoWriter(Writer):
             for place, (key, name) in enumerate(self.classes.items())
         ]
         self._file.write(f'],\n"categories": {json.dumps(categories)}}}\n')
-        if not self._with_holes:
-            return Facts()
-        note = f"{self._with_holes} masks have holes, which polygons cannot hold: run lengths"
-        return Facts({"written_as_rle": self._with_holes}, (note,))
+        numbers: dict[str, float] = {}
+        notes = []
+        if self.settings.segmentation == "polygon":
+            numbers["points"] = self._points
+        if self._losses:
+            losses, note = cost("polygons with fewer points cost", self._losses)
+            numbers |= losses
+            notes.append(note)
+        if self._with_holes:
+            numbers["written_as_rle"] = self._with_holes
+            what = "masks have holes, which polygons cannot hold: run lengths"
+            notes.append(f"{self._with_holes} {what}")
+        return Facts(numbers, tuple(notes))
 
     def _annotation(self, image_id: int, thing: Thing) -> dict[str, Any]:
         annotation, mask = thing
         polygon = self.settings.segmentation == "polygon" and not annotation.is_crowd
-        segmentation, note = encode(mask, "polygon" if polygon else "rle")
-        self._with_holes += note is not None and mask.area > 0
+        segmentation, written = self._encoded(mask, "polygon" if polygon else "rle")
         keeps_id = self.settings.source.format in WITH_IDS and isinstance(annotation.id, int)
-        box = mask.box
+        box = written.box
         entry = {
             "id": annotation.id if keeps_id else self._count,
             "image_id": image_id,
             "category_id": _number(annotation.category_id, self.classes.place(annotation)),
             "segmentation": segmentation,
-            "area": mask.area,
+            "area": written.area,
             "bbox": [box.left, box.top, box.width, box.height],
             "iscrowd": int(annotation.is_crowd),
         }
         return entry if annotation.score is None else {**entry, "score": annotation.score}
+
+    def _encoded(self, mask: Mask, kind: Kind) -> tuple[Any, Mask]:
+        """A mask's segmentation and what that says of it, counted."""
+        simplify = self.settings.simplify
+        segmentation, note = encode(mask, kind, simplify=simplify)
+        self._with_holes += note is not None and mask.area > 0
+        written = as_written(mask, segmentation, simplify)
+        if isinstance(segmentation, list):
+            self._points += sum(len(polygon) // 2 for polygon in segmentation)
+            if simplify:
+                self._losses.append(1 - iou(mask, written))
+        return segmentation, written
 
 
 def _number(key: Id | None, place: int) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import posixpath
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, TextIO
+
+import numpy as np
 
 from maskfix.errors import InstanceError
 from maskfix.formats import Annotation, ImageItem, Source
@@ -43,6 +45,7 @@ class Settings:
     images: Path
     segmentation: Literal["rle", "polygon"]
     url: str
+    simplify: float
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,13 @@ class Classes:
     def items(self) -> list[tuple[Id | None, str]]:
         """(category id in the source, name) by number."""
         return list(zip(self._places, self.names, strict=True))
+
+
+def cost(what: str, losses: Sequence[float]) -> tuple[dict[str, float], str]:
+    """What a format costs in IoU, 0..1 an instance: numbers for `Facts`, and a sentence."""
+    mean, worst = float(np.mean(losses or [0.0])), max(losses, default=0.0)
+    note = f"{what} {mean:.2%} of IoU on average, {worst:.2%} at worst"
+    return {"iou_loss_mean": round(mean, 6), "iou_loss_worst": round(worst, 6)}, note
 
 
 def sized(item: ImageItem) -> SizedItem:

@@ -15,16 +15,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from maskfix.exporting.writer import Facts, FileNames, Settings, SizedItem, Thing, Writer
+from maskfix.exporting.writer import Facts, FileNames, Settings, SizedItem, Thing, Writer, cost
 from maskfix.masks import BoolArray
+from maskfix.polygons import Points, simplified
 
 MOST_OUTLINES = 100
 """Of one mask; smaller parts and holes are left out, which the loss says."""
-
-Points = NDArray[np.int64]  # (N, 2): x, y
 
 
 class YoloWriter(Writer):
@@ -37,6 +35,7 @@ class YoloWriter(Writer):
         super().__init__(folder, settings)
         self._names = FileNames(folder / "labels")
         self._losses: list[float] = []
+        self._points = 0
 
     def add(self, item: SizedItem, things: list[Thing]) -> int:
         """See `Writer`."""
@@ -44,7 +43,8 @@ class YoloWriter(Writer):
         for annotation, mask in things:
             if annotation.is_crowd or not mask.area:
                 continue
-            outline = joined_outline(mask.bits)
+            outline = joined_outline(mask.bits, self.settings.simplify)
+            self._points += len(outline)
             self._losses.append(1 - _iou(drawn(outline, mask.bits.shape), mask.bits))
             corner = (mask.box.left + 0.5, mask.box.top + 0.5)
             fractions = (outline + corner) / (item.width, item.height)
@@ -66,25 +66,23 @@ class YoloWriter(Writer):
             os.symlink(self.settings.images.resolve(), self.folder / "images")
         except OSError:
             notes.append("copy the images into a folder images beside labels")
-        losses = np.array(self._losses or [0.0])
-        numbers = {
-            "iou_loss_mean": round(float(losses.mean()), 6),
-            "iou_loss_worst": round(float(losses.max()), 6),
-        }
-        notes.append(
-            f"one polygon an instance costs {losses.mean():.2%} of IoU on average, "
-            f"{losses.max():.2%} at worst"
-        )
-        return Facts(numbers, tuple(notes))
+        numbers, note = cost("one polygon an instance costs", self._losses)
+        return Facts({"points": self._points, **numbers}, (*notes, note))
 
 
-def joined_outline(bits: BoolArray) -> Points:
-    """One closed outline of a mask, (N, 2) of x, y in pixels of the box, N at least 3."""
+def joined_outline(bits: BoolArray, simplify: float = 0.0) -> Points:
+    """One closed outline of a mask, (N, 2) of x, y in pixels of the box, N at least 3.
+
+    Args:
+        bits: (h, w), not empty.
+        simplify: see `maskfix.polygons.simplified`; in pixels.
+    """
     found, _ = cv2.findContours(bits.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     outlines = [contour.reshape(-1, 2).astype(np.int64) for contour in found]
     outlines.sort(key=len, reverse=True)
+    outlines = [simplified(outline, simplify) for outline in outlines[:MOST_OUTLINES]]
     path = outlines[0]
-    for outline in outlines[1:MOST_OUTLINES]:
+    for outline in outlines[1:]:
         distances, nearest = cKDTree(path).query(outline)
         there = int(np.argmin(distances))
         here = int(nearest[there])

@@ -152,7 +152,11 @@ class Source(ABC):
 
     @abstractmethod
     def write(
-        self, edits: Iterable[Edit], out_dir: Path, segmentation: Segmentation = "same"
+        self,
+        edits: Iterable[Edit],
+        out_dir: Path,
+        segmentation: Segmentation = "same",
+        simplify: float = 0.0,
     ) -> Iterator[Written]:
         """Write the source with edits applied; everything else stays as it is, byte for byte.
 
@@ -160,6 +164,8 @@ class Source(ABC):
             edits: image by image, in the order of the images; consumed one by one.
             out_dir: an existing folder.
             segmentation: how changed masks are written, where the format has a choice.
+            simplify: see `maskfix.polygons.polygons_from_mask`; where there are no polygons,
+                nothing.
 
         Yields:
             what became of every edit, in their order. The files are complete when this ends.

@@ -87,10 +87,14 @@ class CocoSource(Source):
         return image
 
     def write(
-        self, edits: Iterable[Edit], out_dir: Path, segmentation: Segmentation = "same"
+        self,
+        edits: Iterable[Edit],
+        out_dir: Path,
+        segmentation: Segmentation = "same",
+        simplify: float = 0.0,
     ) -> Iterator[Written]:
         return write_edits(
-            self._index, edits, out_dir / "annotations.json", segmentation,
+            self._index, edits, out_dir / "annotations.json", segmentation, simplify,
             image_id=lambda ordinal: self._images.read(ordinal).image_id,
             category_id=self.category_id,
         )  # fmt: skip

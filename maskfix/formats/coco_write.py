@@ -16,7 +16,7 @@ from maskfix.files import atomic_stream
 from maskfix.formats.base import Edit, Id, Segmentation, Written
 from maskfix.formats.coco_index import CocoIndex, Elements
 from maskfix.formats.json_stream import parse, value_spans
-from maskfix.formats.segmentation import Kind, encode, kind_of
+from maskfix.formats.segmentation import Kind, as_written, encode, kind_of
 from maskfix.masks import Mask
 
 BLOCK = 1 << 20
@@ -28,6 +28,7 @@ def write_edits(
     edits: Iterable[Edit],
     path: Path,
     segmentation: Segmentation,
+    simplify: float,
     *,
     image_id: Callable[[int], Id],
     category_id: Callable[[str], Id | None],
@@ -37,7 +38,7 @@ def write_edits(
     Edits are encoded one by one into a temporary file, so that memory stays flat.
     """
     index.check_unchanged()
-    encoder = _Encoder(index, segmentation, image_id, category_id)
+    encoder = _Encoder(index, segmentation, simplify, image_id, category_id)
     with tempfile.TemporaryFile(dir=path.parent) as spill, index.path.open("rb") as source:
         patches = _Patches(spill)
         for edit in edits:
@@ -55,11 +56,13 @@ class _Encoder:
         self,
         index: CocoIndex,
         segmentation: Segmentation,
+        simplify: float,
         image_id: Callable[[int], Id],
         category_id: Callable[[str], Id | None],
     ) -> None:
         self._index = index
         self._segmentation = segmentation
+        self._simplify = simplify
         self._image_id = image_id
         self._category_id = category_id
         self._next_id = index.next_id
@@ -81,8 +84,8 @@ class _Encoder:
         if edit.kind == "replace":
             assert edit.mask is not None
             kind = self._kind(kind_of(old.get("segmentation")), crowd=bool(old.get("iscrowd")))
-            new["segmentation"], note = encode(edit.mask, kind, old.get("segmentation"))
-            new |= {key: value for key, value in _measures(edit.mask, old).items() if key in old}
+            new["segmentation"], note, written = self._encoded(edit.mask, kind, old)
+            new |= {key: value for key, value in _measures(written, old).items() if key in old}
         return _with_values(data.decode("latin-1"), new).encode("latin-1"), Written(note=note)
 
     def _added(self, edit: Edit) -> tuple[dict[str, Any], str | None]:
@@ -90,13 +93,18 @@ class _Encoder:
         category = self._category_id(edit.category)
         entry = {"image_id": self._image_id(edit.image), "category_id": category}
         if self._index.images is None:  # results
-            segmentation, note = encode(edit.mask, self._kind("rle"))
+            segmentation, note, _ = self._encoded(edit.mask, self._kind("rle"), {})
             return {**entry, "segmentation": segmentation, "score": 1.0}, note
         own = {"id": self._next_id, **entry}
         self._next_id += 1
-        segmentation, note = encode(edit.mask, self._kind(self._usual_kind()))
-        measures = _measures(edit.mask, {})
+        segmentation, note, written = self._encoded(edit.mask, self._kind(self._usual_kind()), {})
+        measures = _measures(written, {})
         return {**own, "segmentation": segmentation, **measures, "iscrowd": 0}, note
+
+    def _encoded(self, mask: Mask, kind: Kind, old: dict[str, Any]) -> tuple[Any, str | None, Mask]:
+        """A mask's segmentation, what is to be said of it, and the mask that it says."""
+        segmentation, note = encode(mask, kind, old.get("segmentation"), self._simplify)
+        return segmentation, note, as_written(mask, segmentation, self._simplify)
 
     def _usual_kind(self) -> Kind:
         """The kind of the first annotation, for one that is added."""

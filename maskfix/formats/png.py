@@ -85,7 +85,11 @@ class PngSource(Source):
         return found[0][0]
 
     def write(
-        self, edits: Iterable[Edit], out_dir: Path, segmentation: Segmentation = "same"
+        self,
+        edits: Iterable[Edit],
+        out_dir: Path,
+        segmentation: Segmentation = "same",
+        simplify: float = 0.0,
     ) -> Iterator[Written]:
         if stamp_of(self._masks_dir, self._files) != self.stamp:
             raise InputError(f"{self._masks_dir}: changed since it was opened; run again")

@@ -65,20 +65,23 @@ def decode(value: object, size: Size | None) -> Mask:
     return mask_from_counts(checked, height, width)
 
 
-def encode(mask: Mask, kind: Kind, old: object = None) -> tuple[Any, str | None]:
+def encode(
+    mask: Mask, kind: Kind, old: object = None, simplify: float = 0.0
+) -> tuple[Any, str | None]:
     """Write a mask as one kind of segmentation.
 
     Args:
         mask: the object.
         kind: what is wanted.
         old: what stood there; other keys of it and their order are kept.
+        simplify: of polygons, see `polygons_from_mask`.
 
     Returns:
         The value for JSON, and a note if it could not be of the kind wanted.
     """
     note = None
     if kind == "polygon":
-        polygons, has_holes = polygons_from_mask(mask)
+        polygons, has_holes = polygons_from_mask(mask, simplify)
         if polygons and not has_holes:
             return polygons, None
         what = "has holes" if has_holes else "is empty"
@@ -89,6 +92,13 @@ def encode(mask: Mask, kind: Kind, old: object = None) -> tuple[Any, str | None]
         "counts": counts.tolist() if kind == "counts" else text_from_counts(counts),
     }
     return {**(old if isinstance(old, dict) else {}), **runs}, note
+
+
+def as_written(mask: Mask, segmentation: object, simplify: float) -> Mask:
+    """What `encode` made of a mask: another one only where it has simplified polygons."""
+    if not simplify or not isinstance(segmentation, list):
+        return mask
+    return decode(segmentation, (mask.height, mask.width))
 
 
 def stated_size(value: object) -> Size | None:

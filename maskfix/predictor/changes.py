@@ -65,7 +65,7 @@ def keep_asked(
     Args:
         before, after: (h, w), the mask and the network's answer.
         sureness: (h, w), distance of the probabilities to the threshold.
-        clicks: all of them.
+        clicks: all of them; where the mask agrees with all, depth is limited by itself alone.
         side: square root of the mask's area.
 
     Returns:
@@ -73,12 +73,15 @@ def keep_asked(
     """
     taken: BoolArray = before.copy()
     changes = list(_changes(before, after, clicks))
-    clicked = max((c.clicked_depth() for c in changes), default=0.0)
-    allowed = max(limits.shallow * side, limits.deeper * clicked)
+    allowed = np.inf
+    if any(before[c.row, c.col] != c.positive for c in clicks):
+        clicked = max((c.clicked_depth() for c in changes), default=0.0)
+        allowed = max(limits.shallow * side, limits.deeper * clicked)
     for change in changes:
         stays = change.deepest() <= min(allowed, limits.unasked_depth * side)
         stays &= change.means(sureness) >= limits.sureness
-        stays[change.clicked_labels()] = True
+        stays[change.labels_of(change.against)] = False
+        stays[change.labels_of(change.clicks)] = True
         stays[0] = False
         taken[stays[change.labels] & ~change.deep_without_click(allowed)] = change.added
     return taken
@@ -113,7 +116,8 @@ class _Change:
         added: which of the two.
         labels: (h, w) int32, the number of the piece, 0 for none.
         depth: (h, w) float32.
-        clicks: those of this sign that lie in it.
+        clicks: those in it that ask for it.
+        against: those in it that contradict it.
     """
 
     added: bool
@@ -121,9 +125,10 @@ class _Change:
     labels: NDArray[np.int32]
     depth: FloatArray
     clicks: list[Place]
+    against: list[Place]
 
-    def clicked_labels(self) -> list[int]:
-        return [int(self.labels[c.row, c.col]) for c in self.clicks]
+    def labels_of(self, places: list[Place]) -> list[int]:
+        return [int(self.labels[place.row, place.col]) for place in places]
 
     def deepest(self) -> FloatArray:
         """Of every piece."""
@@ -170,6 +175,8 @@ def _changes(before: BoolArray, after: BoolArray, clicks: Sequence[Place]) -> It
         count, labels = cv2.connectedComponents(change.view(np.uint8), connectivity=8)
         padded = np.pad(change.view(np.uint8), 1)  # a change ends at the border of the crop
         depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-        own = [c for c in clicks if c.positive == added and change[c.row, c.col]]
         depths = np.asarray(depth, np.float32)
-        yield _Change(added, count, np.asarray(labels, np.int32), depths, own)
+        here = [c for c in clicks if change[c.row, c.col]]
+        own = [c for c in here if c.positive == added]
+        against = [c for c in here if c.positive != added]
+        yield _Change(added, count, np.asarray(labels, np.int32), depths, own, against)

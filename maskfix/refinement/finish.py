@@ -41,7 +41,8 @@ def write_results(
         the content of summary.json.
     """
     edits = (edit for line in journal.lines() for edit in unpack_edits(line))
-    written = inputs.source.write(edits, out, inputs.config.segmentation)
+    config = inputs.config
+    written = inputs.source.write(edits, out, config.segmentation, config.simplify)
     summary, matched_by = Summary(), Counter[str]()
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -75,9 +76,7 @@ def write_results(
     }
     write_summary(content, out)
     lost = len(inputs.lost)
-    write_report_page(
-        out, read_rows(out), journal.lines(), lost, inputs.source, inputs.config, content
-    )
+    write_report_page(out, read_rows(out), journal.lines(), lost, inputs.source, config, content)
     return content
 
 

@@ -135,6 +135,7 @@ class Inputs:
             "images": f"{config.images.resolve()} ({len(self.source)} images)",
             "format": self.source.format,
             "segmentation": config.segmentation,
+            "simplify": config.simplify,
             "chunk": CHUNK_IMAGES,
             "simulate": config.simulate,
             "target_iou": config.target_iou,
@@ -142,6 +143,7 @@ class Inputs:
             "seed": config.seed,
             "everything": self.everything,
             "guard": config.guard,
+            "min_part": config.min_part,
             "batch_size": config.batch_size,
             "shard": config.shard and str(config.shard),
         }

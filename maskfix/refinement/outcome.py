@@ -15,6 +15,7 @@ from maskfix.formats.base import EditKind
 from maskfix.formats.click_script import New
 from maskfix.masks import Mask, boundary_iou, intersection, iou
 from maskfix.refinement.guard import refusal
+from maskfix.refinement.parts import tidy
 from maskfix.refinement.plan import Task
 from maskfix.report.rows import Row, Status, make_row
 from maskfix.types import Click
@@ -65,6 +66,7 @@ def conclude(
     reference: Mask | None,
     seconds: float,
     guard: Guard,
+    min_part: int = 0,
 ) -> Outcome:
     """Judge a result and write its row.
 
@@ -77,17 +79,22 @@ def conclude(
         reference: the right mask, if known.
         seconds: time it took.
         guard: how readily a result is refused.
+        min_part: smaller islands and holes go, in pixels, where the mask changes.
     """
     annotation, script = task.annotation, task.script
     nothing = Mask.empty(after.height, after.width)
-    start = task.mask or nothing
+    start = judged = task.mask or nothing
+    rest = rest or nothing
+    if min_part and (annotation is None or annotation.mask != after):
+        after, rest = tidy(after, rest, clicks, min_part)
+        judged, _ = tidy(start, nothing, clicks, min_part)  # else the guard took it for a fault
     reason = None
-    if not script.split and (clicks or after != start):
-        reason = refusal(start, after, clicks, guard)
+    if not script.split and (clicks or after != judged):
+        reason = refusal(judged, after, clicks, guard)
     refused = after if reason else None
     if reason:
         after = start
-    edits = () if reason else _edits(item, task, after, rest or nothing)
+    edits = () if reason else _edits(item, task, after, rest)
     if script.action == "delete":
         after = nothing
     before = (annotation.mask if annotation else None) or nothing
@@ -104,7 +111,7 @@ def conclude(
         pixels_added=after.area - intersection(before, after),
         pixels_removed=before.area - intersection(before, after),
         status=status,
-        reason=reason or _remark(task, rest or nothing, bool(edits and not clicks)),
+        reason=reason or _remark(task, rest, bool(edits and not clicks)),
         ms=round(1000 * seconds, 2),
         **_scores(before, after, reference),
     )

@@ -126,7 +126,9 @@ class Worker:
         simulate = config.simulate
         cleans = config.cleans and mask.area > 0
         if script.action is not None or not (script.clicks or (simulate and reference) or cleans):
-            return conclude(loaded.item, task, mask, None, (), reference, 0, config.guard)
+            return conclude(
+                loaded.item, task, mask, None, (), reference, 0, config.guard, config.min_part
+            )
         if script.split:
             first, second = (self.predictor.start(loaded.image) for _ in range(2))
             return SplitJob(task, first, reference, other=second)
@@ -150,6 +152,7 @@ class Worker:
             job.reference,
             job.seconds,
             self.config.guard,
+            self.config.min_part,
         )
 
     def _read_ahead(self, chunk: list[int]) -> Iterator[Loaded]:
