@@ -169,9 +169,10 @@ def test_nothing_changes_outside_the_region_of_influence(case: Case) -> None:
     cols = [box.left, box.right - 1, *(c.x for c in case.clicks if c.positive)]
     tall = max(8, protocol.expansion * (max(rows) - min(rows) + 1))
     broad = max(8, protocol.expansion * (max(cols) - min(cols) + 1))
-    sizes = [(s.height / s.width) for s in protocol.sizes]
-    assert region.height <= max(tall, max(sizes) * broad) + 1
-    assert region.width <= max(broad, tall / min(sizes)) + 1
+    size = protocol.size_for(tall, broad)
+    shape = size.height / size.width
+    assert region.height <= max(tall, shape * broad) + 1
+    assert region.width <= max(broad, tall / shape) + 1
 
 
 @pytest.mark.parametrize("answer", list(ANSWERS))

@@ -309,6 +309,23 @@ def test_large_changes_that_no_click_asked_for_are_taken_back() -> None:
         assert iou(session.mask(), Mask.from_array(expected)) > 0.95
 
 
+@pytest.mark.parametrize(
+    ("region", "size"),
+    [
+        ((100, 100), (256, 256)),
+        ((204, 204), (256, 256)),
+        ((205, 205), (320, 320)),
+        ((320, 320), (320, 320)),
+        ((300, 100), (320, 192)),
+        ((400, 200), (384, 256)),
+        ((200, 400), (256, 384)),
+        ((480, 640), (256, 384)),
+    ],
+)
+def test_the_fast_protocol_has_a_few_sizes(region: tuple[int, int], size: tuple[int, int]) -> None:
+    assert FastProtocol().size_for(*region) == size
+
+
 @pytest.mark.parametrize("zoom_target", [None, (256, 256), 100, 0])
 def test_the_fast_protocol_wants_one_side(zoom_target: Any) -> None:
     with pytest.raises(UsageError, match="zoom_target: the fast protocol expects a multiple of 32"):

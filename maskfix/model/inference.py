@@ -166,7 +166,7 @@ def pack(network: nn.Module, keep: bool) -> nn.Module:
     """
     if not isinstance(network, ClickNetwork) or network.mean.device.type != "cpu":
         return network
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not _has_pointwise_convolution():
         return network
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
@@ -175,6 +175,14 @@ def pack(network: nn.Module, keep: bool) -> nn.Module:
         if isinstance(module, nn.Conv2d | FixedConv):
             _replace(network, name, PackedConv(module, keep))
     return network
+
+
+def _has_pointwise_convolution() -> bool:
+    """Whether this build of torch has what `PackedConv` calls; other versions may not."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    names = "_convolution_pointwise", "_reorder_convolution_weight"
+    return all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def _pack_with_activations(steps: nn.Sequential, keep: bool) -> None:

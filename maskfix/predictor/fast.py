@@ -29,17 +29,18 @@ class FastProtocol:
 
     Attributes:
         zoom_target: side of the square crops in network pixels, a multiple of 32; tall and broad
-            crops have about as many pixels.
+            crops have about as many pixels. Small regions have smaller crops, which take less time.
         expansion: the crop is this much larger than the object, in each direction.
         min_crop: smallest extent of a crop in image pixels.
         threshold: a pixel is in the resulting mask where its probability is above this.
     """
 
-    zoom_target: int = 256
+    zoom_target: int = 320
     expansion: float = 1.4
     min_crop: int = 48
     threshold: float = 0.49
 
+    SMALL = 0.8  # side of a small crop relative to `zoom_target`, and of its regions to its side
     KEEP_IOU = 0.6  # a crop is kept while it overlaps the wished one so much
     LIMITS = Limits()  # of what clicks on given masks change
     DISK = 2.5  # radius in network pixels of what a click is sure to change
@@ -51,13 +52,14 @@ class FastProtocol:
                 f"zoom_target: the fast protocol expects a multiple of 32 pixels, found {side!r}"
             )
 
-    @property
-    def sizes(self) -> tuple[Size, ...]:
-        """The network inputs in use: square, tall, broad."""
-        square = self.zoom_target
-        long = 32 * round(square * 1.25 / 32)
-        short = 32 * max(1, round(square * square / long / 32))
-        return Size(square, square), Size(long, short), Size(short, long)
+    def size_for(self, height: float, width: float) -> Size:
+        """The network input, square, tall or broad, for a region of so many image pixels."""
+        small = _rounded(self.SMALL * self.zoom_target)
+        square = small if height * width < (self.SMALL * small) ** 2 else self.zoom_target
+        long = _rounded(square * 1.25)
+        short = _rounded(square * square / long)
+        sizes = Size(square, square), Size(long, short), Size(short, long)
+        return nearest_size(height, width, sizes)
 
     def start(self, image: NDArray[np.uint8], mask: NDArray[Any] | Mask | None) -> FastSession:
         """Begin an instance on an (H, W, 3) uint8 RGB image, from a mask or from none."""
@@ -75,7 +77,7 @@ class FastSession(Session):
         self.image: NDArray[np.uint8] = image
         height, width = image.shape[:2]
         self.region: Box | None = None
-        self.size = protocol.sizes[0]
+        self.size = protocol.size_for(height, width)
         self._patch: FloatArray | None = None  # (h, w), the last answer
         self._followed = 0  # clicks that the mask follows already
         if isinstance(mask, Mask):
@@ -210,7 +212,7 @@ class FastSession(Session):
             expansion = self.protocol.expansion
         tall = max(box.height * expansion, self.protocol.min_crop)
         broad = max(box.width * expansion, self.protocol.min_crop)
-        size = nearest_size(tall, broad, self.protocol.sizes)
+        size = self.protocol.size_for(tall, broad)
         center_row, center_col = (box.top + box.bottom) / 2, (box.left + box.right) / 2
         wished = fit_region(center_row, center_col, tall, broad, size, height, width)
         if self.region is not None and self._is_good_enough(wished, box):
@@ -227,6 +229,11 @@ class FastSession(Session):
         common = max(0, rows) * max(0, cols)
         total = current.height * current.width + wished.height * wished.width - common
         return common / total >= self.protocol.KEEP_IOU
+
+
+def _rounded(length: float) -> int:
+    """To what the network divides by."""
+    return 32 * max(1, round(length / 32))
 
 
 def _within(box: Box, frame: Box) -> Box:
