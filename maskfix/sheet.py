@@ -20,7 +20,7 @@ from maskfix.report.sheet_picture import make_picture, region_around
 from maskfix.threads import map_ahead
 
 MOST = 5000
-"""Instances in one file, about 55 MB; more go into a second one."""
+"""Instances in one file, 50 to 75 MB; more go into a second one."""
 
 READ_AHEAD = 2  # images, per worker
 
@@ -56,8 +56,9 @@ def make_sheet(
         images: folder of images.
         masks: in any format that refine takes.
         out: the file; a second one is called NAME-2.html.
-        triage: a CSV file with columns image, and index or id, and perhaps reasons: which
-            instances, and in which order; else all but crowds, in source order.
+        triage: a CSV file with columns image, and index or id, and perhaps reasons and, of
+            `maskfix.triage`, score: which instances, and in which order; else all but crowds, in
+            source order.
         ids: only these instances, by their ids as text.
         images_json: for COCO results, a COCO file that names the images.
         masks_format: overrules what ``masks`` looks like.
@@ -79,6 +80,7 @@ def make_sheet(
     if not chosen:
         wanted = f"--ids: no instance has one of {', '.join(sorted(ids))}" if ids else "no masks"
         raise UsageError(f"{masks}: nothing to show: {wanted}")
+    there = {str(source[c.image].annotations[c.index].id) for c in chosen} if ids else set()
     command = ["maskfix", "refine", "--images", str(images), "--masks", str(masks)]
     command += ["--images-json", str(images_json)] if images_json else []
     command += ["--masks-format", masks_format] if masks_format else []
@@ -87,7 +89,7 @@ def make_sheet(
         "categories": category_names(source),
     }
     files: list[Path] = []
-    problems: list[str] = []
+    problems = [f"{name}: no such id" for name in sorted((ids or set()) - there)]
     parts = [chosen[start : start + MOST] for start in range(0, len(chosen), MOST)]
     for number, part in enumerate(parts, start=1):
         path = out if number == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
@@ -145,7 +147,19 @@ def _choose(row: dict[str, str], where: str, source: Source) -> Chosen:
         raise InputError(
             f"{where}: {row['image']} has {count} with {name}: the file is of other masks?"
         )
-    return Chosen(image, found[0].index, row.get("reasons") or "")
+    return Chosen(image, found[0].index, _note(row))
+
+
+def _note(row: dict[str, str]) -> str:
+    """Why an instance is worth a look. Only in a file of triage is a score what it means there."""
+    reasons = row.get("reasons") or ""
+    if not (row.get("rank") and row.get("score") and "disagreement" in row):
+        return reasons
+    try:
+        likely = f"{min(float(row['score']), 0.99):.0%} likely wrong"
+    except ValueError:
+        return reasons
+    return f"{likely}: {reasons}" if reasons else likely
 
 
 def _pictures(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,9 @@ def downloaded(page: Any, to: Path) -> Any:
     """Press the button; the click script that comes."""
     with page.expect_download() as waiting:
         page.locator("#download").click()
-    assert waiting.value.suggested_filename == "clicks.yaml"
+    name = waiting.value.suggested_filename
+    assert re.fullmatch(r"clicks-\d{8}-\d{6}\.yaml", name)
+    assert page.locator("#saved-command").text_content().endswith(f" --clicks ~/Downloads/{name}")
     waiting.value.save_as(to)
     return yaml.safe_load(to.read_text(encoding="utf-8"))
 

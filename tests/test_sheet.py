@@ -120,6 +120,11 @@ def test_results_and_png(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("\ufeffimage,id\nimages/a.png,11\n", [("id: 11", "")]),
         ("rank,image,id,index,reasons,x\n1,a.png,,2,\"<b>; \n\",9\n", [("id: 12", "<b>; \n")]),
         ("image,id,index\na.png,10,1\n", [("id: 11", "")]),
+        ("image,id,score\na.png,10,0.9\n", [("id: 10", "")]),  # perhaps a detector's
+        (
+            "rank,image,id,score,reasons,disagreement\n1,a.png,10,1,a box,.3\n2,a.png,11,.5,,\n",
+            [("id: 10", "99% likely wrong: a box"), ("id: 11", "50% likely wrong")],
+        ),
     ],
 )  # fmt: skip
 def test_from_csv(
@@ -161,13 +166,17 @@ def test_unusable_csv_is_one_line(
     assert not (tmp_path / "s.html").exists()
 
 
-def test_ids_choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ids_choose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     masks = write_set(tmp_path, [{}, {}, {}], ["disk"])
     page = sheet_of(monkeypatch, masks, "--ids", "12, 10")
     assert [item["label"] for item in page.items] == ["10", "12"]
     (tmp_path / "t.csv").write_text("image,id\na.png,12\na.png,11\n")
     page = sheet_of(monkeypatch, masks, "--ids", "11,12", "--from", tmp_path / "t.csv")
     assert [item["label"] for item in page.items] == ["12", "11"]
+    sheet_of(monkeypatch, masks, "--ids", "11,99", status=1)
+    assert capsys.readouterr().err == "not to be clicked on: 99: no such id\n"
 
 
 @pytest.mark.parametrize("out", ["preds.json", "sheet", "images"])

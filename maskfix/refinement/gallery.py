@@ -15,8 +15,10 @@ from maskfix.formats import Annotation, ImageItem, Source
 from maskfix.formats.image import read_item
 from maskfix.formats.script_text import category_names, index_selector, quoted, selector_of
 from maskfix.masks import Mask
+from maskfix.refinement.inputs import memory_of
 from maskfix.refinement.outcome import unpack_edits, unpack_mask
 from maskfix.refinement.references import WITHOUT_IDS
+from maskfix.refinement.worker import READ_AHEAD, READ_BYTES
 from maskfix.report.refinement_page import (
     MOST_PICTURES,
     row_card,
@@ -28,9 +30,9 @@ from maskfix.report.sheet_picture import make_picture, region_around
 from maskfix.threads import map_ahead
 from maskfix.types import Click
 
-READ_AHEAD = 2  # images, per worker
-
 Line = dict[str, Any]
+Card = tuple[int, dict[str, Any], dict[str, Any]]
+"""Rank, additions to the item, and picture."""
 
 
 def write_report_page(
@@ -56,6 +58,7 @@ def write_report_page(
     worst = worst_rows(rows)
     items = [row_card(row) for _, row in worst]
     ranks = {position - lost: rank for rank, (position, _) in enumerate(worst[:MOST_PICTURES])}
+    del worst  # the items have what is shown of them
     pictures = _pictures(_by_image(lines, ranks), source, items, config.workers)
     command = ["maskfix", "refine", "--images", str(config.images), "--masks"]
     command += [str(out / ("masks" if config.masks.is_dir() else "annotations.json"))]
@@ -92,14 +95,19 @@ def _pictures(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Pictures by rank; adds to ``items`` what a script calls the instances."""
 
-    def load(lines: list[tuple[int | None, Line]]) -> list[tuple[int, dict[str, Any], Any]]:
+    def load(lines: list[tuple[int | None, Line]]) -> tuple[int, list[Card]]:
+        """Bytes that it took, about, and what came of it."""
         try:
-            return list(ImageAfter(source, [line for _, line in lines]).cards(lines))
+            image = ImageAfter(source, [line for _, line in lines])
         except InstanceError:  # the row says so
-            return []
+            return 1, []
+        return memory_of(image.item, image.image, {}), list(image.cards(lines))
+
+    def room(made: tuple[int, list[Card]]) -> int:
+        return READ_BYTES // made[0]  # it is not the cards that are large
 
     with ThreadPoolExecutor(workers) as pool:
-        for cards in map_ahead(load, images, pool, READ_AHEAD * workers):
+        for _, cards in map_ahead(load, images, pool, READ_AHEAD * workers, room):
             for rank, more, picture in cards:
                 items[rank] |= more
                 yield rank, picture
@@ -121,14 +129,12 @@ class ImageAfter:
         self.image = read_item(self.item)
         self.has_ids = source.format not in WITHOUT_IDS
         self.by_key = {a.key: a for a in self.item.annotations}
-        edits = [(line, edit) for line in lines for edit in unpack_edits(line)]
-        self.deleted = {edit.key for _, edit in edits if edit.kind == "delete"}
-        self.added = [id(line) for line, edit in edits if edit.kind == "add"]
+        edits = [(line, edit) for line in lines for edit in line["edits"]]
+        self.deleted = {edit["key"] for _, edit in edits if edit["kind"] == "delete"}
+        self.added = [id(line) for line, edit in edits if edit["kind"] == "add"]
 
-    def cards(
-        self, lines: list[tuple[int | None, Line]]
-    ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-        """Rank, additions to the item, and picture of each line with a rank."""
+    def cards(self, lines: list[tuple[int | None, Line]]) -> Iterator[Card]:
+        """What comes of each line with a rank."""
         height, width = self.image.shape[:2]
         for rank, line in lines:
             if rank is None:

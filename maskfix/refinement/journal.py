@@ -155,8 +155,7 @@ class Journal:
         return (line for lines, _ in self.chunks() for line in lines)
 
     def _write(self, lines: list[Line]) -> None:
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        self._file.write(text.encode())
+        self._file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -95,6 +95,7 @@ def _draw_curves(axes: Any, entries: Sequence[Mapping[str, Any]]) -> None:
             [*begin, *curve],
             marker=".",
             color=row_color(i),
+            linewidth=max(1.5, 3.5 - i),  # so that a curve below an equal one is seen
             linestyle="-" if i < len(COLORS) else "--",
             label=row_label(entry["model"], entry["method"]),
         )

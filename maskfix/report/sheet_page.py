@@ -20,7 +20,7 @@ from maskfix.files import atomic_stream
 from maskfix.version import __version__
 
 PER_PAGE = {"sheet": 48, "report": 24}  # cards that are shown at once
-DOWNLOADED = "~/Downloads/clicks.yaml"  # where browsers put it
+DOWNLOADED = "~/Downloads/clicks.yaml"  # where browsers put it; its name gets date and time
 
 _SHARED = ("dom", "marks", "script", "stage", "card", "dialogs", "gallery")
 _SCRIPTS = {"sheet": (*_SHARED, "sheet"), "report": (*_SHARED, "charts", "report")}

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,7 @@ from maskfix.triage.score import reasons_of, score_of
 from maskfix.triage.shapes import Oddities, oddities
 from maskfix.version import __version__
 
-CHUNK_IMAGES = 64
+CHUNK_IMAGES = 16  # of perhaps many instances: what an interruption costs
 SHOWN_PROBLEMS = 20
 LIST, SHEET = "triage.csv", "sheet.csv"
 COLUMNS = (
@@ -242,12 +243,17 @@ def _work(looker: _Looker, journal: Journal, images: int) -> None:
         tqdm(total=sum(map(len, todo)), unit=" images", disable=None, smoothing=0.05) as bar,
     ):
         ahead = READ_AHEAD * looker.config.workers
+        asked: deque[list[dict[str, Any]]] = deque()  # rows of chunks, perhaps still waiting
         for chunk in todo:
-            rows = []
+            rows: list[dict[str, Any]] = []
+            asked.append(rows)
             for loaded in map_ahead(looker.load, chunk, pool, ahead, _room):
                 rows += looker.look(loaded)
                 bar.update()
-            looker.ask()
+            while asked and all(row["score"] != "" for row in asked[0]):
+                journal.append([{"row": row} for row in asked.popleft()])
+        looker.ask()
+        for rows in asked:
             journal.append([{"row": row} for row in rows])
 
 

@@ -1,43 +1,57 @@
-"""Peak resident memory of `maskfix refine`, with a stub in place of the network.
+"""Peak resident memory, with a stub in place of the network, and what is resident an instance.
 
-    python tests/bench/bench_memory.py instances [--counts 1000 5000 50000] [--plot curve.png]
+    python tests/bench/bench_memory.py instances [--commands refine ...] [--counts 1000 5000 50000]
     python tests/bench/bench_memory.py json [--megabytes 1000]
     python tests/bench/bench_memory.py pixels [--megapixels 40] [--instances 500] [--images 3]
 
-`instances`: many small images, ten instances each. `json`: a COCO file is indexed, then written
-with a thousand edits. `pixels`: few big images with many instances each. Every measurement is a
-process of its own; "above" is what it needs beyond the same process before its first image.
+`instances`: many small images, ten instances each: simulated clicks (`refine`), two clicks an
+instance from a script (`script`), `triage`, or twenty clicks an instance (`eval`). `json`: a COCO
+file is indexed, then written with a thousand edits. `pixels`: few big images with many instances
+each. Every measurement is a process of its own; "above" is what it needs beyond the same process
+before its first image, or before it opens the file. With `--out FOLDER` the numbers are written
+there as memory-*.json, and drawn as memory-instances.svg. `--network lite` measures that one in
+place of the stub; its weights then count as "above".
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
+from maskfix import evaluation, methods
 from maskfix.config import RefineConfig
+from maskfix.evaluation import EvalConfig, SetConfig
 from maskfix.formats import Edit, open_source
 from maskfix.masks import Mask
 from maskfix.model.checkpoint import Model
 from maskfix.model.click_maps import ClickMaps
 from maskfix.model.network import ClickNetwork, Features
+from maskfix.predictor import Predictor
 from maskfix.refinement import run
 from maskfix.rle import counts_from_mask, text_from_counts
+from maskfix.triage import run as triage_run
+from maskfix.triage.run import TriageConfig
 from maskfix.types import Box
 
 EACH = 10  # instances an image of `instances`
 SMALL = (96, 128)
+STUB_SIDE = 64  # pixels of its input: what it does not compute need not be prepared
 
 
 class Stub(ClickNetwork):
@@ -58,8 +72,9 @@ def load_stub(name: object, device: object) -> Model:
 
 
 def peak() -> float:
-    """MB resident at most, of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """MiB resident at most, of this process so far; `getrusage` would count its parent, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 # --- data -------------------------------------------------------------------------------------
@@ -86,10 +101,18 @@ def entry(number: int, image: int, mask: Mask, cut: bool) -> dict[str, Any]:
     return {**common, "segmentation": segmentation, "area": mask.area, "bbox": [0, 0, 1, 1]}
 
 
+def clicks(number: int, mask: Mask) -> str:
+    """An instance of a click script: one click where its mask is cut, one beside it."""
+    box = mask.box
+    inside = f"{{x: {(box.left + box.right) // 2}, y: {box.top + box.height // 6}, kind: positive}}"
+    outside = f"{{x: {box.left}, y: {box.top}, kind: negative}}"
+    return f"  - id: {number}\n    clicks:\n    - {inside}\n    - {outside}\n"
+
+
 def write_set(
     folder: Path, images: int, each: int, size: tuple[int, int], radii: tuple[int, int]
 ) -> None:
-    """Noise with ellipses, as COCO files of right and of damaged masks, written bit by bit."""
+    """Noise with ellipses: COCO files of right and of damaged masks, and two clicks on each."""
     (folder / "images").mkdir()
     height, width = size
     rng = np.random.default_rng(0)
@@ -97,6 +120,8 @@ def write_set(
     picture = cv2.resize(noise, (width, height))
     code = cv2.imencode(".jpg", picture)[1].tobytes()
     files = [(folder / f"{name}.json").open("w") for name in ("reference", "preds")]
+    script = (folder / "clicks.yaml").open("w")
+    script.write("version: 1\nimages:\n")
     names = [
         {"id": i, "file_name": f"{i}.jpg", "height": height, "width": width} for i in range(images)
     ]
@@ -105,65 +130,16 @@ def write_set(
         file.write(head + ', "annotations": [')
     for i in range(images):
         (folder / "images" / f"{i}.jpg").write_bytes(code)
+        script.write(f"- file: {i}.jpg\n  instances:\n")
         for k in range(each):
             mask, number = ellipse(height, width, rng, radii), i * each + k
             for file, cut in zip(files, (False, True), strict=True):
                 file.write((", " if number else "") + json.dumps(entry(number, i, mask, cut)))
+            script.write(clicks(number, mask))
     for file in files:
         file.write("]}")
+    for file in (*files, script):
         file.close()
-
-
-# --- measurements, each in a process of its own -----------------------------------------------
-
-
-def measure_refine(folder: Path) -> dict[str, Any]:
-    run.load_model = load_stub  # type: ignore[assignment]
-    config = RefineConfig(
-        images=folder / "images", masks=folder / "preds.json",
-        reference=folder / "reference.json", simulate=1, out=folder / "out",
-    )  # fmt: skip
-    before, began = peak(), time.process_time()
-    summary = run.refine(config)
-    seconds = time.process_time() - began
-    assert summary["status"]["ok"] > 0.9 * summary["instances"], summary["status"]
-    return {
-        "instances": summary["instances"],
-        "seconds": seconds,
-        "peak": peak(),
-        "above": peak() - before,
-    }
-
-
-def measure_index(folder: Path) -> dict[str, Any]:
-    before, began = peak(), time.process_time()
-    source = open_source(folder / "big.json", folder / "images")
-    seconds = time.process_time() - began
-    size = (folder / "big.json").stat().st_size / 1e6
-    return {"annotations": len(source._keys), "MB": size, "seconds": seconds,
-            "MB/s": size / seconds, "above": peak() - before}  # type: ignore[attr-defined]  # fmt: skip
-
-
-def measure_write(folder: Path) -> dict[str, Any]:
-    source = open_source(folder / "big.json", folder / "images")
-    mask = ellipse(480, 640, np.random.default_rng(0), (20, 40))
-    step = max(1, len(source) // 1000)
-
-    def edits() -> Iterator[Edit]:
-        for ordinal in range(0, len(source), step):
-            yield Edit("replace", ordinal, 24 * ordinal, mask)
-
-    before, began = peak(), time.process_time()
-    count = sum(1 for _ in source.write(edits(), folder))
-    seconds = time.process_time() - began
-    size = (folder / "annotations.json").stat().st_size / 1e6
-    return {
-        "edits": count,
-        "MB": size,
-        "seconds": seconds,
-        "MB/s": size / seconds,
-        "above": peak() - before,
-    }
 
 
 def write_big(folder: Path, megabytes: int) -> None:
@@ -189,57 +165,216 @@ def write_big(folder: Path, megabytes: int) -> None:
         file.write('], "categories": [{"id": 1, "name": "blob"}]}')
 
 
-MEASURES = {"refine": measure_refine, "index": measure_index, "write": measure_write}
+# --- measurements, each in a process of its own -----------------------------------------------
 
 
-def measured(what: str, folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, __file__, "measure", what, str(folder)], stdout=subprocess.PIPE, check=True
+def measure_refine(folder: Path, **settings: Any) -> dict[str, Any]:
+    config = RefineConfig(
+        images=folder / "images", masks=folder / "preds.json", out=folder / "out", **settings
     )
+
+    def work() -> int:
+        summary = run.refine(config)
+        assert not summary["status"]["failed"], summary["status"]
+        return int(summary["instances"])
+
+    return timed(work)
+
+
+def measure_simulated(folder: Path) -> dict[str, Any]:
+    return measure_refine(folder, reference=folder / "reference.json", simulate=1)
+
+
+def measure_script(folder: Path) -> dict[str, Any]:
+    return measure_refine(folder, clicks=folder / "clicks.yaml")
+
+
+def measure_triage(folder: Path) -> dict[str, Any]:
+    config = TriageConfig(images=folder / "images", masks=folder / "preds.json", out=folder / "out")
+
+    def work() -> int:
+        result = triage_run.triage(config)
+        assert result is not None and not result.failed
+        return result.instances
+
+    return timed(work)
+
+
+def measure_eval(folder: Path) -> dict[str, Any]:
+    entry = SetConfig("set", folder / "reference.json", folder / "images", folder / "preds.json")
+    config = EvalConfig(sets=(entry,), out=folder / "out")
+
+    def work() -> int:
+        content = evaluation.evaluate(config)
+        assert content is not None
+        return int(content["results"][0]["n"])
+
+    return timed(work)
+
+
+def measure_index(folder: Path) -> dict[str, Any]:
+    def work() -> int:
+        source = open_source(folder / "big.json", folder / "images")
+        return len(source._keys)  # type: ignore[attr-defined]
+
+    return with_rate(timed(work), folder / "big.json")
+
+
+def measure_write(folder: Path) -> dict[str, Any]:
+    source = open_source(folder / "big.json", folder / "images")
+    mask = ellipse(480, 640, np.random.default_rng(0), (20, 40))
+    step = max(1, len(source) // 1000)
+
+    def edits() -> Iterator[Edit]:
+        for ordinal in range(0, len(source), step):
+            yield Edit("replace", ordinal, 24 * ordinal, mask)
+
+    facts = timed(lambda: sum(1 for _ in source.write(edits(), folder)))
+    return with_rate(facts, folder / "annotations.json")
+
+
+def timed(work: Callable[[], int]) -> dict[str, Any]:
+    """Do work that returns a count; what it took."""
+    before, cpu, clock = peak(), time.process_time(), time.monotonic()
+    count = work()
+    return {
+        "count": count,
+        "cpu_s": time.process_time() - cpu,
+        "wall_s": time.monotonic() - clock,
+        "peak_MiB": peak(),
+        "above_MiB": peak() - before,
+    }
+
+
+def with_rate(facts: dict[str, Any], path: Path) -> dict[str, Any]:
+    size = path.stat().st_size / 1e6
+    return {**facts, "file_MB": size, "MB_per_cpu_s": size / facts["cpu_s"]}
+
+
+MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "refine": measure_simulated,
+    "script": measure_script,
+    "triage": measure_triage,
+    "eval": measure_eval,
+    "index": measure_index,
+    "write": measure_write,
+}
+COMMANDS = ("refine", "script", "triage", "eval")
+
+
+def measure(what: str, folders: list[str], network: str) -> None:
+    """Measure in this process; prints the facts of each folder as a line of JSON."""
+    if network == "stub":
+        for module in (run, triage_run, evaluation):
+            vars(module)["load_model"] = load_stub
+        for module in (run, triage_run, methods):
+            vars(module)["Predictor"] = partial(Predictor, zoom_target=STUB_SIDE)
+    for folder in folders:
+        print(json.dumps(MEASURES[what](Path(folder))))
+
+
+def measured(what: str, folder: Path, network: str = "stub") -> dict[str, Any]:
+    """Measure in a process of its own."""
+    words = [sys.executable, __file__, "measure", what, str(folder), "--network", network]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(what, ", ".join(f"{key} {value:,.1f}" for key, value in facts.items()), flush=True)
-    return facts
+    return {"what": what, **facts}
 
 
-def main() -> None:
+# --- what is done with the numbers --------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_GiB": round(pages / 2**30, 1),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def each_instance(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Bytes of peak memory an instance, between the least and the greatest count, by command."""
+    found = {}
+    for what in dict.fromkeys(row["what"] for row in rows):
+        own = [row for row in rows if row["what"] == what]
+        first, last = own[0], own[-1]
+        if last["count"] > first["count"]:
+            more = (last["peak_MiB"] - first["peak_MiB"]) * 2**20
+            found[what] = more / (last["count"] - first["count"])
+            print(f"{what}: {found[what]:,.0f} bytes an instance")
+    return found
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    for what in dict.fromkeys(row["what"] for row in rows):
+        own = [row for row in rows if row["what"] == what]
+        counts, peaks = ([row[key] for row in own] for key in ("count", "peak_MiB"))
+        axes.plot(counts, peaks, marker="o", label=what)
+    axes.set(xlabel="instances", ylabel="peak resident memory (MiB)", ylim=(0, None))
+    axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def write_results(folder: Path, what: str, rows: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"command": sys.argv, "machine": machine(), "measured": rows}
+    if what == "instances":
+        content["bytes_an_instance"] = each_instance(rows)
+        draw(rows, folder / "memory-instances.svg")
+    (folder / f"memory-{what}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["instances", "json", "pixels", "measure"])
     parser.add_argument("rest", nargs="*")
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=["refine"])
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000, 50000])
-    parser.add_argument("--plot", type=Path)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--megapixels", type=int, default=40)
     parser.add_argument("--instances", type=int, default=500)
     parser.add_argument("--images", type=int, default=3)
-    arguments = parser.parse_args()
+    parser.add_argument("--network", default="stub")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
     if arguments.what == "measure":
-        what, folder = arguments.rest
-        print(json.dumps(MEASURES[what](Path(folder))))
+        what, *folders = arguments.rest
+        measure(what, folders, arguments.network)
         return
-    curve = []
-    for count in arguments.counts if arguments.what == "instances" else [0]:
+    rows = []
+    for count in sorted(arguments.counts) if arguments.what == "instances" else [0]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if arguments.what == "json":
                 write_big(folder, arguments.megabytes)
-                measured("index", folder)
-                measured("write", folder)
-            elif arguments.what == "pixels":
+                rows += [measured("index", folder), measured("write", folder)]
+                continue
+            if arguments.what == "pixels":
                 height = int((arguments.megapixels * 1e6 * 2 / 3) ** 0.5)
-                size = height, height * 3 // 2
-                write_set(folder, arguments.images, arguments.instances, size, (40, height // 8))
-                measured("refine", folder)
+                size, radii = (height, height * 3 // 2), (40, height // 8)
+                write_set(folder, arguments.images, arguments.instances, size, radii)
             else:
                 write_set(folder, count // EACH, EACH, SMALL, (8, 30))
-                curve.append((count, measured("refine", folder)["peak"]))
-    if curve and arguments.plot:
-        from matplotlib import pyplot
-
-        pyplot.plot(*zip(*curve, strict=True), marker="o")
-        pyplot.xlabel("instances")
-        pyplot.ylabel("peak resident memory (MB)")
-        pyplot.ylim(0)
-        pyplot.savefig(arguments.plot)
+            for command in arguments.commands:
+                rows.append(measured(command, folder, arguments.network))
+                shutil.rmtree(folder / "out")
+    if arguments.out:
+        write_results(arguments.out, arguments.what, rows)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Card {
       this.makeHead(),
       this.makePictures(),
       gallery.facts(this.item),
+      this.item.note ? element("p", { class: "note" }, this.item.note) : "",
       element("div", { class: "buttons" }, ...this.buttons.map((entry) => entry.button)),
     );
     if (this.takesClicks) this.listen(this.stage.root);
@@ -34,13 +35,12 @@ class Card {
   }
 
   makeHead() {
-    const { category, label, file, note } = this.item;
+    const { category, label, file } = this.item;
     return element(
       "header",
       {},
       element("h2", {}, element("b", {}, category || "no class"), ` ${label}`),
       element("p", { class: "file", title: file }, file),
-      note ? element("p", { class: "note", title: note }, note) : "",
       this.badges,
     );
   }

@@ -59,12 +59,13 @@ function chooseCategory(categories, present, done) {
   input.focus();
 }
 
-/** Say what was saved, and the command that comes next. */
-function showSaved(script, command) {
+/** Say what was saved as `name`, and the command that comes next. */
+function showSaved(script, name, command) {
   const left = script.halfSplits ? ` ${script.halfSplits} split without clicks of both kinds left out.` : "";
   byId("saved-text").textContent =
-    `clicks.yaml: ${counted(script.instances, "mask")}, ${counted(script.clicks, "click")}.${left} Next:`;
+    `${name}: ${counted(script.instances, "mask")}, ${counted(script.clicks, "click")}.${left} Next:`;
   byId("saved-command").textContent = command;
+  byId("saved-copy").textContent = "Copy";
   byId("saved").hidden = false;
   announce(byId("saved-text").textContent);
 }
@@ -76,6 +77,7 @@ byId("saved-copy").onclick = async () => {
   const text = byId("saved-command").textContent;
   try {
     await navigator.clipboard.writeText(text);
+    byId("saved-copy").textContent = "Copied";
     announce("copied");
   } catch {
     getSelection().selectAllChildren(byId("saved-command")); // then Ctrl+C

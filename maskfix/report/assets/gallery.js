@@ -3,7 +3,8 @@
 const OUTLINES = ["outline", "tint", "plain"];
 
 /**
- * @param about {command, categories: [[name, yaml]], key, perPage}
+ * @param about {command, categories: [[name, yaml]], key, perPage}; the command ends in clicks.yaml,
+ *     in whose place comes the name of the file that is saved
  * @param items instances: {file, fileYaml, selector, category, label, note, picture, ...}; those
  *     without a selector cannot be marked, those without a picture have numbers only
  * @param stages (item, picture) -> [Stage]; the last one takes clicks
@@ -174,8 +175,9 @@ class Gallery {
   download() {
     const script = clickScript(this.items, this.marks, this.categories);
     if (!script.instances && !script.halfSplits) return;
-    download("clicks.yaml", script.text);
-    showSaved(script, this.about.command);
+    const name = scriptName();
+    download(name, script.text);
+    showSaved(script, name, this.about.command.replace(/clicks\.yaml$/, name));
   }
 
   /** Take back the last change of any instance, and go there if it is on this page. */

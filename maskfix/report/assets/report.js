@@ -51,6 +51,7 @@ function showSummary() {
   byId("tiles").append(...tiles);
   byId("about").textContent = about.title;
   byId("limits").textContent = about.limits;
+  byId("refused").hidden = !summary.status.rejected;
   byId("command").textContent = about.ran;
 }
 
@@ -79,8 +80,7 @@ showSummary();
 showCharts();
 const statuses = Object.keys(STATUS).filter((status) => summary.status[status]);
 const sorts = [
-  ["Worst first", null],
-  ["Most changed first", ascending("iou_change")],
+  [hasReference ? "Worst first" : "Failed, then most changed", null],
   ["Most clicks first", descending("clicks")],
   ["By image", (a, b) => a.file.localeCompare(b.file)],
   ["By class", (a, b) => a.category.localeCompare(b.category)],
@@ -89,6 +89,7 @@ if (hasReference) {
   sorts.splice(
     1,
     0,
+    ["Most changed first", ascending("iou_change")],
     ["Lowest IoU after", ascending("iou_after")],
     ["Largest loss first", (a, b) => gain(a) - gain(b)],
     ["Largest gain first", (a, b) => gain(b) - gain(a)],

@@ -40,6 +40,15 @@ function instanceLines(item, mark, categories) {
   return lines;
 }
 
+/** A new one each second: a browser would call a second clicks.yaml "clicks (1).yaml", and the command
+ *  would take the first one. */
+function scriptName(now = new Date()) {
+  const two = (number) => String(number).padStart(2, "0");
+  const date = [now.getFullYear(), now.getMonth() + 1, now.getDate()].map(two).join("");
+  const time = [now.getHours(), now.getMinutes(), now.getSeconds()].map(two).join("");
+  return `clicks-${date}-${time}.yaml`;
+}
+
 function download(name, text) {
   const url = URL.createObjectURL(new Blob([text], { type: "application/yaml" }));
   element("a", { href: url, download: name }).click();
