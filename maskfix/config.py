@@ -89,7 +89,7 @@ class RefineConfig:
             self.everything is False or (self.reference is None and not self.everything)
         ):
             raise UsageError(
-                "nothing to do: give --clicks FILE, or --reference FILE with --simulate N"
+                "nothing to do: give --clicks FILE, or --all, or --reference FILE with --simulate N"
             )
         if self.simulate and self.reference is None:
             raise UsageError("--simulate needs --reference: the masks that clicks are made from")

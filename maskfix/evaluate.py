@@ -20,7 +20,7 @@ from maskfix import metrics
 from maskfix.clicks import IGNORE, SimulatedUser, miss
 from maskfix.errors import InstanceError
 from maskfix.masks import Mask, boundary_iou
-from maskfix.predictor import Session
+from maskfix.predictor import Predictor, Session
 from maskfix.predictor.drive import ClickMethod, drive
 from maskfix.types import Click
 
@@ -122,9 +122,16 @@ class CaseJob:
     """A case on its way through `drive`: measures, then clicks."""
 
     def __init__(
-        self, case: Case, position: int, session: Session, rules: Rules, keep_masks: bool
+        self,
+        case: Case,
+        position: int,
+        session: Session,
+        rules: Rules,
+        keep_masks: bool,
+        at_once: int = 1,
     ) -> None:
         self.case, self.position, self.session, self.rules = case, position, session, rules
+        self._at_once = at_once  # users who think at the same time; each has a share of the seconds
         self.problem: str | None = None
         self.seconds = self.seconds_user = self.seconds_read = 0.0
         self.ious: list[float] = []  # the first one before any click
@@ -140,7 +147,7 @@ class CaseJob:
         prediction = self.session.mask().to_array()
         self._measure(prediction)
         click = None if self._is_done() else self._user.next_click(prediction)
-        self.seconds_user += time.perf_counter() - began
+        self.seconds_user += (time.perf_counter() - began) / self._at_once
         return [] if click is None else [self._aim(click)]
 
     def trace(self) -> Trace:
@@ -212,6 +219,10 @@ def run_cases(
         (position of the case, its trace) as cases finish.
     """
 
+    at_once = 1
+    if isinstance(predictor, Predictor) and predictor.is_side_by_side:
+        at_once = predictor.at_once
+
     def jobs() -> Iterator[CaseJob]:
         for _, group in groupby(enumerate(cases), key=lambda pair: pair[1].image):
             image, seconds = None, 0.0
@@ -221,7 +232,7 @@ def run_cases(
                     image = case.image()
                     seconds = time.perf_counter() - began
                 session = predictor.start(image, case.initial)
-                job = CaseJob(case, position, session, rules, keep_masks)
+                job = CaseJob(case, position, session, rules, keep_masks, at_once)
                 job.seconds_read, seconds = seconds, 0.0
                 yield job
 

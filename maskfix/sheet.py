@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ class Chosen:
     Attributes:
         image: ordinal in the source.
         index: within the image.
+        id: as text.
         note: why it is worth a look.
     """
 
     image: int
     index: int
+    id: str
     note: str = ""
 
 
@@ -76,11 +79,10 @@ def make_sheet(
     source = open_source(masks, images, images_json, masks_format)
     chosen = list(_from_csv(triage, source) if triage else _all(source, ids))
     if ids is not None and triage:
-        chosen = [c for c in chosen if str(source[c.image].annotations[c.index].id) in ids]
+        chosen = [c for c in chosen if c.id in ids]
     if not chosen:
         wanted = f"--ids: no instance has one of {', '.join(sorted(ids))}" if ids else "no masks"
         raise UsageError(f"{masks}: nothing to show: {wanted}")
-    there = {str(source[c.image].annotations[c.index].id) for c in chosen} if ids else set()
     command = ["maskfix", "refine", "--images", str(images), "--masks", str(masks)]
     command += ["--images-json", str(images_json)] if images_json else []
     command += ["--masks-format", masks_format] if masks_format else []
@@ -89,7 +91,7 @@ def make_sheet(
         "categories": category_names(source),
     }
     files: list[Path] = []
-    problems = [f"{name}: no such id" for name in sorted((ids or set()) - there)]
+    problems = [f"{name}: no such id" for name in sorted((ids or set()) - {c.id for c in chosen})]
     parts = [chosen[start : start + MOST] for start in range(0, len(chosen), MOST)]
     for number, part in enumerate(parts, start=1):
         path = out if number == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
@@ -107,7 +109,7 @@ def _all(source: Source, ids: set[str] | None) -> Iterator[Chosen]:
     for ordinal in range(len(source)):
         for annotation in source[ordinal].annotations:
             if not annotation.is_crowd if ids is None else str(annotation.id) in ids:
-                yield Chosen(ordinal, annotation.index)
+                yield Chosen(ordinal, annotation.index, str(annotation.id))
 
 
 def _from_csv(path: Path, source: Source) -> Iterator[Chosen]:
@@ -116,6 +118,11 @@ def _from_csv(path: Path, source: Source) -> Iterator[Chosen]:
     Raises:
         InputError: no such columns, or an instance that is not there.
     """
+
+    @cache  # rows of one image are anywhere in the file, and to read its masks takes time
+    def names_in(image: int) -> list[tuple[int, str]]:
+        return [(annotation.index, str(annotation.id)) for annotation in source[image].annotations]
+
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
@@ -126,28 +133,33 @@ def _from_csv(path: Path, source: Source) -> Iterator[Chosen]:
                     "maskfix triage writes such a file"
                 )
             for row in rows:
-                yield _choose(row, f"{path}:{rows.line_num}", source)
+                yield _choose(row, f"{path}:{rows.line_num}", source, names_in)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: no CSV file in UTF-8: {error}") from error
 
 
-def _choose(row: dict[str, str], where: str, source: Source) -> Chosen:
+def _choose(
+    row: dict[str, str],
+    where: str,
+    source: Source,
+    names_in: Callable[[int], list[tuple[int, str]]],
+) -> Chosen:
+    """What a row names; ``names_in`` gives index and id of all instances of an image."""
     try:
         image = source.find_image(row["image"])
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    annotations = source[image].annotations
     if row.get("index"):
-        found = [a for a in annotations if str(a.index) == row["index"]]
+        found = [(index, name) for index, name in names_in(image) if str(index) == row["index"]]
     else:
-        found = [a for a in annotations if str(a.id) == row.get("id")]
+        found = [(index, name) for index, name in names_in(image) if name == row.get("id")]
     if len(found) != 1:
         name = f"index {row['index']}" if row.get("index") else f"id {row.get('id')}"
         count = f"{len(found)} instances" if found else "no instance"
         raise InputError(
             f"{where}: {row['image']} has {count} with {name}: the file is of other masks?"
         )
-    return Chosen(image, found[0].index, _note(row))
+    return Chosen(image, *found[0], _note(row))
 
 
 def _note(row: dict[str, str]) -> str:

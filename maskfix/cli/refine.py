@@ -177,5 +177,5 @@ def refine_command(
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
         typer.echo(summary_table(summary))
-        typer.echo(f"written to {summary['out']}")
+        typer.echo(f"written to {summary['out']}; look at report.html there")
     return 1 if summary["status"]["failed"] else 0

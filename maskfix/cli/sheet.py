@@ -27,7 +27,7 @@ def sheet_command(
     masks_format: MasksFormatOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
 ) -> int:
-    """Make a page on which clicks are made: open it in a browser, click, download clicks.yaml.
+    """Make a page on which clicks are made: open it in a browser, click, download the clicks.
 
     Example: maskfix sheet --images imgs/ --masks preds.json --out sheet.html
     """  # fmt: skip

@@ -82,6 +82,7 @@ def triage_command(
 def show_result(result: Result, out: Path) -> int:
     """Print what a triage found; returns the exit status."""
     from maskfix.triage.gain import gain_table
+    from maskfix.triage.run import SHEET
 
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
@@ -91,5 +92,8 @@ def show_result(result: Result, out: Path) -> int:
         typer.echo(f"and {result.failed - len(result.problems)} more", err=True)
     if result.gains is not None:
         typer.echo(gain_table(result.gains))
-    typer.echo(f"{out}: triage.csv ranks {result.instances} masks; sheet.csv: {result.listed}")
+    typer.echo(
+        f"{out}: triage.csv ranks {result.instances} masks; the first {result.listed} are in "
+        f"sheet.csv, for maskfix sheet --from {out / SHEET}"
+    )
     return 1 if result.failed else 0

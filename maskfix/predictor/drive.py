@@ -152,7 +152,7 @@ def _follow(predictor: Predictor, job: AnyJob) -> AnyJob:
             predictor.step_here(job.session)
         except Exception as error:
             note_failure(job.session, error, failures)
-        job.seconds += time.perf_counter() - began
+        job.seconds += (time.perf_counter() - began) / predictor.at_once
         job.problem = failures.get(job.session)
         if job.problem is not None:
             break

@@ -47,7 +47,7 @@ from maskfix.triage.score import reasons_of, score_of
 from maskfix.triage.shapes import Oddities, oddities
 from maskfix.version import __version__
 
-CHUNK_IMAGES = 16  # of perhaps many instances: what an interruption costs
+CHUNK_IMAGES = 8  # of perhaps many instances: what an interruption costs
 SHOWN_PROBLEMS = 20
 LIST, SHEET = "triage.csv", "sheet.csv"
 COLUMNS = (

@@ -80,6 +80,7 @@ byId("saved-copy").onclick = async () => {
     byId("saved-copy").textContent = "Copied";
     announce("copied");
   } catch {
-    getSelection().selectAllChildren(byId("saved-command")); // then Ctrl+C
+    getSelection().selectAllChildren(byId("saved-command"));
+    byId("saved-copy").textContent = "Now Ctrl+C";
   }
 };

@@ -80,7 +80,7 @@ showSummary();
 showCharts();
 const statuses = Object.keys(STATUS).filter((status) => summary.status[status]);
 const sorts = [
-  [hasReference ? "Worst first" : "Failed, then most changed", null],
+  [hasReference ? "Worst first" : "Doubtful first", null],
   ["Most clicks first", descending("clicks")],
   ["By image", (a, b) => a.file.localeCompare(b.file)],
   ["By class", (a, b) => a.category.localeCompare(b.category)],
