@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from maskfix.bench.measure import in_turn
+from maskfix.model.convolution import FixedConv
 from maskfix.model.inference import PackedConv, input_shapes, prepare
-from maskfix.model.lite import FixedConv
 from maskfix.model.network import ClickNetwork
 from maskfix.version import __version__
 

@@ -14,11 +14,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from maskfix.model.lite import FixedConv
+from maskfix.model.convolution import FixedConv, FoldingConv, has_pointwise_convolution
 from maskfix.model.network import ClickNetwork
 
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -39,8 +38,8 @@ def prepare(network: nn.Module) -> nn.Module:
         return network.eval()
     folded = fold_batch_norm(network.eval())
     for name, module in list(folded.named_modules()):
-        if hasattr(module, "fixed"):
-            _replace(folded, name, module.fixed())
+        if isinstance(module, FoldingConv):
+            _replace(folded, name, FixedConv(module))
     laid_out: nn.Module = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return laid_out
 
@@ -121,25 +120,19 @@ class PackedConv(nn.Module):
     ) -> None:
         super().__init__()
         self.keep = keep
-        self.pad = [0, 0, 0, 0]
         if isinstance(layer, nn.Conv2d):
             padding, strides, dilations = layer.padding, list(layer.stride), list(layer.dilation)
             assert not isinstance(padding, str)
             paddings = list(padding)
         else:
-            before, after = layer.padding
-            paddings, strides, dilations = [before] * 2, [layer.stride] * 2, [1, 1]
+            paddings, strides, dilations = [layer.padding] * 2, [layer.stride] * 2, [1, 1]
             activation = None if layer.linear else nn.ReLU6
-            if before != after:
-                self.pad, paddings = [before, after] * 2, [0, 0]
         self.geometry = paddings, strides, dilations, layer.groups
         self.weight, self.bias = layer.weight, layer.bias
         self.activation = ACTIVATIONS[activation] if activation else ("none", [])
         self.packed: dict[tuple[int, ...], Tensor] = {}  # by shape of the input and threads
 
     def forward(self, x: Tensor) -> Tensor:
-        if any(self.pad):
-            x = F.pad(x, self.pad)
         weight = self._arranged(tuple(x.shape)) if self.keep else self.weight
         run = torch.ops.mkldnn._convolution_pointwise
         y: Tensor = run(x, weight, self.bias, *self.geometry, *self.activation, "")
@@ -166,7 +159,7 @@ def pack(network: nn.Module, keep: bool) -> nn.Module:
     """
     if not isinstance(network, ClickNetwork) or network.mean.device.type != "cpu":
         return network
-    if not _has_pointwise_convolution():
+    if not has_pointwise_convolution():
         return network
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
@@ -175,14 +168,6 @@ def pack(network: nn.Module, keep: bool) -> nn.Module:
         if isinstance(module, nn.Conv2d | FixedConv):
             _replace(network, name, PackedConv(module, keep))
     return network
-
-
-def _has_pointwise_convolution() -> bool:
-    """Whether this build of torch has what `PackedConv` calls; other versions may not."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    names = "_convolution_pointwise", "_reorder_convolution_weight"
-    return all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def _pack_with_activations(steps: nn.Sequential, keep: bool) -> None:

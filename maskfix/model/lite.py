@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from maskfix.errors import CheckpointError
 from maskfix.model.click_maps import ClickMaps
+from maskfix.model.convolution import ConvNorm, TrunkConv
 from maskfix.model.network import IMAGENET_MEAN, IMAGENET_STD, ClickNetwork, Features
 
 # EfficientNet-Lite0: (expansion, output channels, repeats, stride, kernel) a stage
@@ -33,102 +34,6 @@ STAGES = (
 TAPS = (2, 4, 10, 15)  # the blocks whose outputs the decoder uses: strides 4, 8, 16, 32
 STEM_CHANNELS = 32
 MASK_LOGIT = 4.0  # what the gate multiplies: -4 outside the given mask, +4 inside
-
-
-class TrunkConv(nn.Module):
-    """Convolution, batch norm with fixed statistics and, unless `linear`, ReLU6.
-
-    The statistics are those of ImageNet: a small network trained on small batches does not gain
-    from moving them, and fixed ones fold into the convolution, in training too, where that saves a
-    fifth of the time. Stride-2 padding sits at the bottom and right: TensorFlow's SAME rule for
-    even sizes, which the ImageNet weights were made with.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    EPS = 1e-3
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        linear: bool = False,
-    ) -> None:
-        super().__init__()
-        self.stride, self.groups, self.linear = stride, groups, linear
-        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
-        self.gain = nn.Parameter(torch.ones(outputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.register_buffer("running_mean", torch.zeros(outputs))
-        self.register_buffer("running_var", torch.ones(outputs))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out")
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that this layer amounts to."""
-        scale = self.gain * torch.rsqrt(self.running_var + self.EPS)
-        return self.weight * scale[:, None, None, None], self.bias - self.running_mean * scale
-
-    def fixed(self) -> FixedConv:
-        """This layer for inference, folded once and for all."""
-        return FixedConv(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _convolve(x, *self.folded(), self.stride, self.groups, self.linear)
-
-
-class FixedConv(nn.Module):
-    """A `TrunkConv` that no longer learns."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, layer: TrunkConv) -> None:
-        super().__init__()
-        weight, bias = layer.folded()
-        self.register_buffer("weight", weight.detach())
-        self.register_buffer("bias", bias.detach())
-        self.stride, self.groups, self.linear = layer.stride, layer.groups, layer.linear
-
-    @property
-    def padding(self) -> tuple[int, int]:
-        """Rows before and after the image, columns alike."""
-        return _padding(self.weight.shape[2], self.stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _convolve(x, self.weight, self.bias, self.stride, self.groups, self.linear)
-
-
-def _padding(kernel: int, stride: int) -> tuple[int, int]:
-    """Rows and columns before and after."""
-    before = (kernel - stride) // 2
-    return before, kernel - stride - before
-
-
-def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor, stride: int, groups: int, linear: bool
-) -> Tensor:
-    before, after = _padding(weight.shape[2], stride)
-    if before != after:
-        x, before = F.pad(x, (before, after, before, after)), 0
-    y: Tensor = F.conv2d(x, weight, bias, stride, before, groups=groups)
-    return y if linear else F.relu6(y, inplace=True)
-
-
-class ConvNorm(nn.Sequential):
-    """Convolution, batch norm and, unless `linear`, ReLU6."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, groups: int = 1, linear: bool = False
-    ) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs, momentum=0.03),
-        )
-        if not linear:
-            self.append(nn.ReLU6(inplace=True))
 
 
 class InvertedResidual(nn.Module):
@@ -267,7 +172,8 @@ class Lite(ClickNetwork):
         """Strides 16 and 32 together; beside them 8, 4 and 2, and the encoding."""
         encoding = _laid_out_like(encoding, rgb)
         s2, s4, s8, s16, s32 = self.encoder(rgb, self.maps_transform(encoding))
-        x = self.lateral16(_with_maps(s16, encoding))
+        s4, s8, s16 = _with_maps((s4, s8, s16), encoding)
+        x = self.lateral16(s16)
         x = x + _resize(self.lateral32(s32), x.shape[2], x.shape[3])
         return Features(x, (s8, s4, s2, encoding))
 
@@ -278,8 +184,8 @@ class Lite(ClickNetwork):
     def decode(self, features: Features) -> Features:
         """Up to stride 2; beside it stride 4, and the encoding."""
         s8, s4, s2, encoding = features.rest
-        x = self.up8(features.main, _with_maps(s8, encoding))
-        quarter = self.up4(x, _with_maps(s4, encoding))
+        x = self.up8(features.main, s8)
+        quarter = self.up4(x, s4)
         return Features(self.up2(quarter, s2), (quarter, encoding))
 
     def classify(self, features: Features, height: int, width: int) -> dict[str, Tensor]:
@@ -333,12 +239,15 @@ def _laid_out_like(x: Tensor, other: Tensor) -> Tensor:
     return x.contiguous(memory_format=layout)
 
 
-def _with_maps(features: Tensor, encoding: Tensor) -> Tensor:
-    """Append the encoding at the features' scale: its mean and its maximum in every cell."""
-    stride = encoding.shape[2] // features.shape[2]
-    mean = F.avg_pool2d(encoding, stride)
-    peak = F.max_pool2d(encoding, stride)
-    return torch.cat([features, mean, peak], dim=1)
+def _with_maps(features: tuple[Tensor, ...], encoding: Tensor) -> list[Tensor]:
+    """Append the encoding to features of growing stride: its mean and maximum in every cell."""
+    joined = []
+    mean = peak = encoding
+    for x in features:
+        stride = mean.shape[2] // x.shape[2]
+        mean, peak = F.avg_pool2d(mean, stride), F.max_pool2d(peak, stride)
+        joined.append(torch.cat([x, mean, peak], dim=1))
+    return joined
 
 
 def _imagenet_key(key: str) -> str:
