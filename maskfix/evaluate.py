@@ -22,38 +22,67 @@ from maskfix.errors import InstanceError
 from maskfix.masks import Mask, boundary_iou
 from maskfix.predictor import Predictor, Session
 from maskfix.predictor.drive import ClickMethod, drive
+from maskfix.rle import Runs
 from maskfix.types import Click
 
 THRESHOLDS = (0.80, 0.85, 0.90)
 NOC_LIMIT = 20
 
 
-@dataclass(frozen=True)
 class Case:
-    """One instance to be found by clicks.
+    """One instance to be found by clicks. Masks are kept as run lengths: a set may be large.
 
-    Attributes:
+    Args:
         name: unique within its set.
         image: reads the image, (H, W, 3) uint8 RGB. Cases of one image that follow each other
             share one loader object: it is then called once for all of them.
         reference: the object.
         ignore: pixels that count for nothing, None for none.
         initial: the mask to start from, None to start from scratch.
+
+    Attributes:
+        name, image: as given.
+        area: of the object in pixels.
+        from_mask: whether there is a mask to start from.
     """
 
-    name: str
-    image: Callable[[], NDArray[np.uint8]]
-    reference: Mask
-    ignore: Mask | None = None
-    initial: Mask | None = None
+    def __init__(
+        self,
+        name: str,
+        image: Callable[[], NDArray[np.uint8]],
+        reference: Mask,
+        ignore: Mask | None = None,
+        initial: Mask | None = None,
+    ) -> None:
+        self.name, self.image = name, image
+        self.area, self.from_mask = reference.area, initial is not None
+        self._reference = Runs.of(reference)
+        self._ignore = None if ignore is None else Runs.of(ignore)
+        self._initial = None if initial is None else Runs.of(initial)
+
+    @property
+    def reference(self) -> Mask:
+        """The object."""
+        return self._reference.mask()
+
+    @property
+    def ignore(self) -> Mask | None:
+        """Pixels that count for nothing."""
+        return None if self._ignore is None else self._ignore.mask()
+
+    @property
+    def initial(self) -> Mask | None:
+        """The mask to start from."""
+        return None if self._initial is None else self._initial.mask()
 
     def labels(self) -> NDArray[Any]:
         """The reference as (H, W) bool, or int8 with -1 for ignored pixels where there are any."""
         target = self.reference.to_array()
-        if self.ignore is None:
+        ignore = self.ignore
+        if ignore is None:
             return target
         labels = target.astype(np.int8)
-        labels[self.ignore.to_array()] = IGNORE
+        labels[ignore.to_array()] = IGNORE
         return labels
 
 
@@ -77,7 +106,7 @@ class Rules:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trace:
     """What happened to one case.
 
@@ -153,8 +182,9 @@ class CaseJob:
     def trace(self) -> Trace:
         """The result, when it is finished."""
         case, mask = self.case, self.session.mask()
-        if case.ignore is not None:
-            mask = Mask.from_array(mask.to_array() & ~case.ignore.to_array())
+        ignore = case.ignore
+        if ignore is not None:
+            mask = Mask.from_array(mask.to_array() & ~ignore.to_array())
         assert self._right is not None
         return Trace(
             name=case.name,
@@ -162,8 +192,8 @@ class CaseJob:
             clicks=tuple(self.session.clicks),
             initial_iou=self.ious[0],
             boundary_iou=boundary_iou(mask, case.reference),
-            from_mask=case.initial is not None,
-            area=case.reference.area,
+            from_mask=case.from_mask,
+            area=case.area,
             right=int(np.count_nonzero(self._right)),
             broken_first=self._broken[min(1, len(self._broken) - 1)],
             broken_last=self._broken[-1],

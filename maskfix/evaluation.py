@@ -304,18 +304,18 @@ class Evaluation:
     ) -> dict[str, Any]:
         """Make the final files."""
         config = self.config
-        results, rows = [], []
+        results = []
         for entry in self.entries():
             traces = [trace for _, trace in sorted(done[entry.key].items())]
             name, model, method = entry.key
             summary = summarise(traces, config.thresholds, config.rules.max_clicks)
             results.append({"set": name, "model": model, "method": method, **summary})
-            rows += [pack(entry.key, position, trace) for position, trace in enumerate(traces)]
         content = {**self._header(), **self._about(), "results": results}
         if config.published:
             content["published"] = self._published(say)
         for folder in ("strips", "plots"):  # of a run that was replaced
             shutil.rmtree(config.out / folder, ignore_errors=True)
+        rows = Rows({entry.key: done[entry.key] for entry in self.entries()})
         strips = list(self._strips(done))
         for note in write_report(config.out, content, rows, strips):
             say(f"note: {note}")
@@ -448,6 +448,22 @@ def pack(key: tuple[str, str, str], position: int, trace: Trace) -> dict[str, An
         "broken": [trace.broken_first, trace.broken_last],
         "seconds": [trace.seconds_network, trace.seconds_user, trace.seconds_read],
     }
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of all traces, made anew whenever they are gone through; numbered by entry.
+
+    Attributes:
+        traces: by position, by the entry's key.
+    """
+
+    traces: dict[tuple[str, str, str], dict[int, Trace]]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for key, own in self.traces.items():
+            for position, (_, trace) in enumerate(sorted(own.items())):
+                yield pack(key, position, trace)
 
 
 def unpack(row: dict[str, Any]) -> tuple[tuple[str, str, str], int, Trace]:

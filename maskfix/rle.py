@@ -8,6 +8,7 @@ the one two before it. Equal to pycocotools on everything valid; everything else
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,24 @@ Counts = NDArray[np.int64]
 _MOST_CHARACTERS = 7  # of one count: 35 bits, where pycocotools has 32
 _MOST_PIXELS = 2**32 - 1  # pycocotools counts in 32 bits
 _SHIFTS = 5 * np.arange(_MOST_CHARACTERS, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A mask in little memory: compressed run lengths of an image of height x width."""
+
+    height: int
+    width: int
+    text: str
+
+    @classmethod
+    def of(cls, mask: Mask) -> Runs:
+        """Pack a mask."""
+        return cls(mask.height, mask.width, text_from_counts(counts_from_mask(mask)))
+
+    def mask(self) -> Mask:
+        """Unpack it."""
+        return mask_from_counts(counts_from_text(self.text), self.height, self.width)
 
 
 def counts_from_text(text: str | bytes) -> Counts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,8 @@ def test_stop_rules() -> None:
 
 def test_nothing_wrong_needs_no_click() -> None:
     case = make_case(2)
-    trace = run_one(replace(case, initial=case.reference), Rules(target_iou=1.01, min_clicks=3))
+    started = Case(case.name, case.image, case.reference, None, case.reference)
+    trace = run_one(started, Rules(target_iou=1.01, min_clicks=3))
     assert (trace.initial_iou, trace.ious, trace.clicks) == (1.0, (), ())
     summary = summarise([trace])
     assert (summary["noc@90"], summary["already@90"], summary["failed@90"]) == (1, 1, 0)

@@ -40,7 +40,7 @@ class Benchmark:
 
     def select(self, min_area: int = 0, limit: int | None = None) -> Benchmark:
         """Evenly spaced instances: every (n // limit)-th of those with `min_area` pixels."""
-        cases = [case for case in self.cases if case.reference.area >= min_area]
+        cases = [case for case in self.cases if case.area >= min_area]
         if limit is not None and limit < len(cases):
             cases = cases[:: len(cases) // limit][:limit]
         return replace(self, cases=tuple(cases))
@@ -132,7 +132,7 @@ def _benchmark(name: str, path: Path, found: Iterable[Case], notes: list[str]) -
         cases = list(found)
     except InstanceError as error:
         raise InputError(f"{name}: {error}") from error
-    present = [case for case in cases if case.reference.area]
+    present = [case for case in cases if case.area]
     if not present:
         raise InputError(f"{name}: {path} holds no instance to evaluate")
     if len(present) < len(cases):

@@ -18,15 +18,17 @@ Reading checks everything that needs no image; `InstanceScript.outside` checks t
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import yaml
 
 from maskfix.errors import ClickScriptError
 from maskfix.formats.base import Id
-from maskfix.formats.script_nodes import Value, compose
+from maskfix.formats.script_nodes import Document, Value, place
 from maskfix.types import Click
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -103,7 +105,7 @@ class InstanceScript:
         category: the new category, if it changes.
         split: whether positive and negative clicks mark two instances to be told apart.
         line: where it stands in the script, counted from 1.
-        where: script, line, image and instance, to begin a message with.
+        origin: script and image.
     """
 
     selector: Selector
@@ -113,7 +115,13 @@ class InstanceScript:
     category: str | None = None
     split: bool = False
     line: int = 0
-    where: str = ""
+    origin: tuple[str, str] = ("", "")
+
+    @property
+    def where(self) -> str:
+        """Script, line, image and instance, to begin a message with."""
+        script, image = self.origin
+        return place(script, self.line, (f"image {image}", f"instance {self.selector}"))
 
     def outside(self, width: int, height: int) -> str | None:
         """Which click (in pixels) is outside of an image, as a sentence; None if none is."""
@@ -163,11 +171,37 @@ class ImageScript:
         return replace(self, instances=tuple(instances), normalized=False)
 
 
+class PackedImages(Sequence[ImageScript]):
+    """Image scripts in a fifth of the memory: each is made anew when it is asked for."""
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+
+    def append(self, image: ImageScript) -> None:
+        """Add one."""
+        self._packed.append(pickle.dumps(image))
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, position: int) -> ImageScript: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[ImageScript]: ...
+
+    def __getitem__(self, position: int | slice) -> ImageScript | list[ImageScript]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        image: ImageScript = pickle.loads(self._packed[position])
+        return image
+
+
 @dataclass(frozen=True, slots=True)
 class ClickScript:
     """A whole script, in file order."""
 
-    images: tuple[ImageScript, ...] = ()
+    images: Sequence[ImageScript] = ()
 
 
 def read_click_script(path: Path) -> ClickScript:
@@ -190,21 +224,41 @@ def read_click_script(path: Path) -> ClickScript:
 
 def parse_click_script(data: bytes, file: str) -> ClickScript:
     """As `read_click_script`, from bytes; ``file`` is for messages."""
-    root = compose(data, file)
-    members = root.mapping(("version", "units", "images"))
+    used, units, images = _read(Document(data, file), "pixel")
+    if units != used:  # they stand after the images
+        _, _, images = _read(Document(data, file), units)
+    return ClickScript(images)
+
+
+def _read(document: Document, units: str) -> tuple[str, str, PackedImages]:
+    """The units that the images were read in, those that the script wants, and the images."""
+    used, seen, images = units, set(), PackedImages()
+    for key in document.members(("version", "units", "images")):
+        seen.add(key)
+        if key == "images":
+            used, images = units, _images(document.items(), units == "normalized")
+        elif key == "units":
+            units = document.value().choice(("pixel", "normalized"))
+        else:
+            document.value().choice(("1",))
     for key in ("version", "images"):
-        if key not in members:
-            raise root.error(f'a click script needs "{key}"; the first line is version: 1')
-    members["version"].choice(("1",))
-    units = members["units"].choice(("pixel", "normalized")) if "units" in members else "pixel"
-    images: dict[str, ImageScript] = {}
-    for value in members["images"].items():
-        image = _image(value, units == "normalized")
-        if image.file in images:
-            first = images[image.file].line
+        if key not in seen:
+            reason = f'a click script needs "{key}"; the first line is version: 1'
+            raise ClickScriptError(f"{document.file}:1: {reason}")
+    return used, units, images
+
+
+def _images(values: Iterable[Value], normalized: bool) -> PackedImages:
+    images = PackedImages()
+    lines: dict[str, int] = {}
+    for value in values:
+        image = _image(value, normalized)
+        if image.file in lines:
+            first = lines[image.file]
             raise value.error(f"image {image.file} is there twice, first in line {first}")
-        images[image.file] = image
-    return ClickScript(tuple(images.values()))
+        lines[image.file] = image.line
+        images.append(image)
+    return images
 
 
 def _image(value: Value, normalized: bool) -> ImageScript:
@@ -212,14 +266,13 @@ def _image(value: Value, normalized: bool) -> ImageScript:
     if "file" not in members:
         raise value.error('an image needs "file"')
     file = members["file"].text()
-    inside = f"image {file}"
-    instances = members["instances"].within(inside).items() if "instances" in members else []
-    return ImageScript(
-        file, tuple(_instance(item, normalized) for item in instances), normalized, value.line
-    )
+    origin, inside = (value.file, file), f"image {file}"
+    found = members["instances"].within(inside).items() if "instances" in members else []
+    instances = tuple(_instance(item, normalized, origin) for item in found)
+    return ImageScript(file, instances, normalized, value.line)
 
 
-def _instance(value: Value, normalized: bool) -> InstanceScript:
+def _instance(value: Value, normalized: bool, origin: tuple[str, str]) -> InstanceScript:
     members = value.mapping(_INSTANCE_KEYS)
     given = [key for key in _SELECTORS if key in members]
     if len(given) != 1:
@@ -238,7 +291,7 @@ def _instance(value: Value, normalized: bool) -> InstanceScript:
         category=category,
         split=members["split"].flag() if "split" in members else False,
         line=value.line,
-        where=value.where,
+        origin=origin,
     )
     _check(instance, value)
     return instance

@@ -1,13 +1,18 @@
-"""The values of a YAML or JSON document with their lines, read one expectation at a time."""
+"""The values of a YAML or JSON document with their lines, read one expectation at a time.
+
+A `Document` is read from its beginning to its end, and composes no more of it than it is asked for:
+the elements of a long list come one by one.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
 import re
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import yaml
 
@@ -17,6 +22,12 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.I)
 _Option = TypeVar("_Option", bound=str)
+_DEEPEST = 100  # levels of a document; a click script has nine
+
+
+def place(file: str, line: int, context: Iterable[str] = ()) -> str:
+    """Where something stands, on one line, to begin a message with."""
+    return f"{file}:{line}: " + " ".join(", ".join(context).splitlines())
 
 
 @dataclass(slots=True)
@@ -32,7 +43,6 @@ class Value:
     node: yaml.Node
     file: str
     context: tuple[str, ...] = ()
-    _visited: set[int] = field(default_factory=set)
 
     @property
     def line(self) -> int:
@@ -42,7 +52,7 @@ class Value:
     @property
     def where(self) -> str:
         """File, line and context."""
-        return f"{self.file}:{self.line}: " + " ".join(", ".join(self.context).splitlines())
+        return place(self.file, self.line, self.context)
 
     def error(self, reason: str) -> ClickScriptError:
         """An error at this place."""
@@ -51,26 +61,28 @@ class Value:
 
     def within(self, *context: str) -> Value:
         """The same value as a part of something."""
-        return Value(self.node, self.file, self.context + context, self._visited)
+        return Value(self.node, self.file, self.context + context)
 
     def mapping(self, known: Collection[str]) -> dict[str, Value]:
         """Keys with values; every key is one of those known, once."""
         if not isinstance(self.node, yaml.MappingNode):
             raise self.error(f"expected keys ({', '.join(known)}), found {self._found()}")
-        self._visit()
         members: dict[str, Value] = {}
-        for key_node, value_node in self.node.value:
-            key = self._at(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise key.error(f"expected a key, found {key._found()}")
-            name = str(key_node.value)
-            if name not in known:
-                near = difflib.get_close_matches(name[:40], known, 1, 0)[0]
-                raise key.error(f"unknown key {name!r:.40}; the nearest known one is {near}")
-            if name in members:
-                raise key.error(f"{name} is there twice")
-            members[name] = self._at(value_node)
+        for key, value in self.node.value:
+            members[self._at(key).key(known, members)] = self._at(value)
         return members
+
+    def key(self, known: Collection[str], seen: Collection[str]) -> str:
+        """A key: one of those known that was not seen before."""
+        if not isinstance(self.node, yaml.ScalarNode):
+            raise self.error(f"expected a key, found {self._found()}")
+        name = str(self.node.value)
+        if name not in known:
+            near = difflib.get_close_matches(name[:40], known, 1, 0)[0]
+            raise self.error(f"unknown key {name!r:.40}; the nearest known one is {near}")
+        if name in seen:
+            raise self.error(f"{name} is there twice")
+        return name
 
     def items(self) -> list[Value]:
         """Elements of a list; nothing is an empty list."""
@@ -78,7 +90,6 @@ class Value:
             return []
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.error(f"expected a list, found {self._found()}")
-        self._visit()
         return [self._at(node) for node in self.node.value]
 
     def number(self) -> float:
@@ -130,7 +141,7 @@ class Value:
         return isinstance(self.node, yaml.MappingNode)
 
     def _at(self, node: yaml.Node) -> Value:
-        return Value(node, self.file, self.context, self._visited)
+        return Value(node, self.file, self.context)
 
     def _is_plain(self) -> bool:
         return isinstance(self.node, yaml.ScalarNode) and self.node.style not in (
@@ -148,36 +159,99 @@ class Value:
             return "nothing" if self._is_null() else f"{self.node.value!r:.40}"
         return "keys" if self.is_mapping() else "a list"
 
-    def _visit(self) -> None:
-        """Refuse what aliases repeat: a few lines could stand for billions."""
-        if id(self.node) in self._visited:
-            raise self.error("aliases (*) are not supported; write it out")
-        self._visited.add(id(self.node))
 
+class Document:
+    """A whole document; no tag or type in it is obeyed.
 
-def compose(data: bytes, file: str) -> Value:
-    """The value of a whole document; no tag or type in it is obeyed.
+    Args:
+        data: UTF-8.
+        file: for messages.
 
     Raises:
-        ClickScriptError: no UTF-8, no YAML, empty, or more than one document.
+        ClickScriptError: no UTF-8 or empty; from any method, where the document is no YAML.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ClickScriptError(f"{file}:{line}: not UTF-8 text") from error
-    if text.lstrip().startswith("{"):  # JSON may spell characters beyond U+FFFF as two halves
-        text = _SURROGATES.sub(_join_surrogates, text)
-    try:
-        node = yaml.compose(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ClickScriptError(f"{file}:{line}: {error.problem or error.context}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ClickScriptError(f"{file}: {' '.join(str(error).split())}") from error
-    if node is None:
-        raise ClickScriptError(f"{file}: empty; a click script begins with version: 1")
-    return Value(node, file)
+
+    def __init__(self, data: bytes, file: str) -> None:
+        self.file = file
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ClickScriptError(f"{file}:{line}: not UTF-8 text") from error
+        if text.lstrip().startswith("{"):  # JSON may spell characters beyond U+FFFF as two halves
+            text = _SURROGATES.sub(_join_surrogates, text)
+        with self._errors():
+            self._events: Any = _Loader(text)
+        self._take(yaml.StreamStartEvent)
+        if not self._take(yaml.DocumentStartEvent):
+            raise ClickScriptError(f"{file}: empty; a click script begins with version: 1")
+
+    def members(self, known: Collection[str]) -> Iterator[str]:
+        """Walk the keys; read the `value` or the `items` of each before going on."""
+        if not self._take(yaml.MappingStartEvent):
+            self.value().mapping(known)
+        seen: list[str] = []
+        while not self._take(yaml.MappingEndEvent):
+            seen.append(self.value().key(known, seen))
+            yield seen[-1]
+        self._take(yaml.DocumentEndEvent)
+        if not self._take(yaml.StreamEndEvent):
+            raise self._error(self._next().start_mark, "but found another document")
+
+    def items(self) -> Iterator[Value]:
+        """The elements of the list ahead, one by one; nothing is an empty list."""
+        if not self._take(yaml.SequenceStartEvent):
+            yield from self.value().items()
+            return
+        while not self._take(yaml.SequenceEndEvent):
+            yield self.value()
+
+    def value(self) -> Value:
+        """The whole value ahead."""
+        return Value(self._compose(self._next(), 0), self.file)
+
+    def _compose(self, event: Any, depth: int) -> yaml.Node:
+        mark = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            raise self._error(mark, "aliases (*) are not supported; write it out")
+        if depth > _DEEPEST:
+            raise self._error(mark, "nested too deep")
+        if isinstance(event, yaml.ScalarEvent):
+            return yaml.ScalarNode("", event.value, mark, style=event.style)
+        is_list = isinstance(event, yaml.SequenceStartEvent)
+        end = yaml.SequenceEndEvent if is_list else yaml.MappingEndEvent
+        parts = []
+        while not isinstance(event := self._next(), end):
+            parts.append(self._compose(event, depth + 1))
+        if is_list:
+            return yaml.SequenceNode("", parts, mark)
+        return yaml.MappingNode("", list(zip(parts[::2], parts[1::2], strict=True)), mark)
+
+    def _take(self, kind: type[yaml.Event]) -> bool:
+        """Pass the next event if it is of a kind."""
+        with self._errors():
+            if not self._events.check_event(kind):
+                return False
+            self._events.get_event()
+            return True
+
+    def _next(self) -> Any:
+        with self._errors():
+            return self._events.get_event()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What YAML has to say, with the line."""
+        try:
+            yield
+        except yaml.MarkedYAMLError as error:
+            reason = str(error.problem or error.context)
+            raise self._error(error.problem_mark, reason) from error
+        except yaml.YAMLError as error:
+            raise ClickScriptError(f"{self.file}: {' '.join(str(error).split())}") from error
+
+    def _error(self, mark: yaml.Mark | None, reason: str) -> ClickScriptError:
+        return ClickScriptError(f"{self.file}:{mark.line + 1 if mark else 1}: {reason}")
 
 
 def _join_surrogates(match: re.Match[str]) -> str:

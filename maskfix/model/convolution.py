@@ -76,7 +76,7 @@ def _is_fused(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and not torch.compiler.is_compiling()
         and has_pointwise_convolution()
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,8 @@ class Inputs:
     Attributes:
         source: the masks.
         references: the right ones.
-        scripts: what a person wants, by image.
+        scripts: what a person wants, an image each, and
+        places: where in them an image is, by its ordinal.
         lost: rows for images that the script names and nobody has.
         images: ordinals of the images with something to do.
 
@@ -71,8 +72,8 @@ class Inputs:
         self.references = _open_reference(config)
         everything = config.everything
         self.everything = self.references is not None if everything is None else everything
-        self.scripts, self.lost = self._read_script()
-        self.images = list(range(len(self.source))) if self.everything else sorted(self.scripts)
+        self.scripts, self.places, self.lost = self._read_script()
+        self.images = list(range(len(self.source))) if self.everything else sorted(self.places)
         self._check_images()
 
     def chunks(self) -> list[list[int]]:
@@ -150,16 +151,18 @@ class Inputs:
 
     def _tasks(self, item: ImageItem, shape: tuple[int, ...] | None) -> list[Task]:
         height, width = shape or (item.height or 1 << 30, item.width or 1 << 30)
-        script = self.scripts.get(item.ordinal)
+        place = self.places.get(item.ordinal)
+        script = None if place is None else self.scripts[place]
         return plan_image(item, script, height, width, self.everything, self.source.category_id)
 
-    def _read_script(self) -> tuple[dict[int, ImageScript], list[Outcome]]:
-        """The script by image ordinal, and rows for the images it names that do not exist."""
-        if self.config.clicks is None:
-            return {}, []
-        scripts: dict[int, ImageScript] = {}
+    def _read_script(self) -> tuple[Sequence[ImageScript], dict[int, int], list[Outcome]]:
+        """Scripts, their places by image ordinal, and rows for images that do not exist."""
+        places: dict[int, int] = {}
         lost: list[Outcome] = []
-        for script in read_click_script(self.config.clicks).images:
+        if self.config.clicks is None:
+            return (), places, lost
+        scripts = read_click_script(self.config.clicks).images
+        for place, script in enumerate(scripts):
             try:
                 ordinal = self.source.find_image(script.file)
             except InputError as error:
@@ -167,13 +170,14 @@ class Inputs:
                 row = Row(script.file, None, status="failed", reason=reason)
                 lost.append(Outcome(row))
                 continue
-            if ordinal in scripts:
+            if ordinal in places:
+                line = scripts[places[ordinal]].line
                 raise UsageError(
                     f"{self.config.clicks}:{script.line}: {script.file} is the image of line "
-                    f"{scripts[ordinal].line} under another name; put its instances together"
+                    f"{line} under another name; put its instances together"
                 )
-            scripts[ordinal] = script
-        return scripts, lost
+            places[ordinal] = place
+        return scripts, places, lost
 
     def _check_images(self) -> None:
         """A wrong folder of images is an error of the command, not of every image."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from maskfix.errors import InstanceError
@@ -86,16 +86,17 @@ class Worker:
     ) -> Iterator[tuple[int, Outcome]]:
         """The instances of a chunk as they finish, each with its place in the report."""
         done: deque[tuple[int, Outcome]] = deque()
-        places: dict[int, tuple[int, Loaded]] = {}
+        places: dict[int, tuple[int, ImageItem]] = {}
 
         def jobs() -> Iterator[InstanceJob]:
             place = 0
             for loaded in self._read_ahead(chunk):
                 tell(1, 0)
+                bare = replace(loaded.item, annotations=())  # jobs outlive the others' masks
                 if loaded.problem:
                     affected: list[Task | None] = [*loaded.tasks] or [None]
                     for task in affected:
-                        done.append((place, failed(loaded.item, task, loaded.problem)))
+                        done.append((place, failed(bare, task, loaded.problem)))
                         place += 1
                     continue
                 for task in loaded.tasks:
@@ -103,13 +104,14 @@ class Worker:
                     if isinstance(job, Outcome):
                         done.append((place, job))
                     else:
-                        places[id(job)] = place, loaded
+                        places[id(job)] = place, bare
                         yield job
                     place += 1
+                del loaded  # before the next one is read
 
         for job in drive(self.predictor, jobs(), IN_FLIGHT * self.predictor.at_once):
-            place, loaded = places.pop(id(job))
-            yield place, self._conclude(loaded.item, job)
+            place, item = places.pop(id(job))
+            yield place, self._conclude(item, job)
             while done:
                 yield done.popleft()
         yield from done
@@ -162,6 +164,7 @@ class Worker:
             if self.inputs.references is not None:
                 self._matched_by[loaded.matched_by or "none"] += 1
             yield loaded
+            del loaded
 
 
 def _room(loaded: Loaded) -> int:

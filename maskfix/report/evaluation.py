@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskfix.files import atomic_write
+from maskfix.files import atomic_stream, atomic_write
 from maskfix.metrics import noc
 from maskfix.report.evaluation_page import Strip, make_page
 from maskfix.report.plots import write_plots
@@ -19,7 +19,7 @@ from maskfix.report.tables import make_tables, markdown_tables, sources
 def write_report(
     folder: Path,
     content: dict[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     strips: Sequence[Strip],
 ) -> list[str]:
     """Write noc.json, instances.csv, table.md, plots/*.png and report.html in a folder.
@@ -41,7 +41,7 @@ def write_report(
     Args:
         folder: exists.
         content: see above.
-        rows: instances as the journal has them, in order.
+        rows: instances as the journal has them, in order; gone through several times.
         strips: pictures of instances, those of an entry side by side.
 
     Returns:
@@ -89,24 +89,25 @@ def _legend(content: Mapping[str, Any]) -> str:
 
 
 def _write_instances(
-    path: Path, rows: Sequence[Mapping[str, Any]], thresholds: Sequence[float], limit: int
+    path: Path, rows: Iterable[Mapping[str, Any]], thresholds: Sequence[float], limit: int
 ) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     ats = [f"noc@{100 * t:g}" for t in thresholds]
     ious = [f"iou@{k}" for k in range(limit + 1)]
     low = min(20, limit)
-    writer.writerow([
-        "set", "model", "method", "name", "area", "clicks", *ats, "biou", "from_mask",
-        "broken@1", "broken@end", *ious,
-    ])  # fmt: skip
-    for row in rows:
-        values = row["ious"] or [row["initial_iou"]]
-        needed = [int(noc([values[:low]], t, low)[0]) for t in thresholds]
-        curve = [row["initial_iou"], *row["ious"]]
+    with atomic_stream(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow([
-            row["set"], row["model"], row["method"], row["name"], row["area"],
-            len(row["clicks"]), *needed, f"{row['boundary_iou']:.6f}", int(row["from_mask"]),
-            *row["broken"], *(f"{iou:.9g}" for iou in curve), *[""] * (len(ious) - len(curve)),
+            "set", "model", "method", "name", "area", "clicks", *ats, "biou", "from_mask",
+            "broken@1", "broken@end", *ious,
         ])  # fmt: skip
-    atomic_write(path, text.getvalue())
+        for row in rows:
+            values = row["ious"] or [row["initial_iou"]]
+            needed = [int(noc([values[:low]], t, low)[0]) for t in thresholds]
+            curve = [row["initial_iou"], *row["ious"]]
+            writer.writerow([
+                row["set"], row["model"], row["method"], row["name"], row["area"],
+                len(row["clicks"]), *needed, f"{row['boundary_iou']:.6f}", int(row["from_mask"]),
+                *row["broken"], *(f"{iou:.9g}" for iou in curve), *[""] * (len(ious) - len(curve)),
+            ])  # fmt: skip
+        text.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,14 +37,14 @@ class Plot:
 
 
 def write_plots(
-    folder: Path, content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    folder: Path, content: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
 ) -> tuple[list[Plot], str]:
     """Draw, for every set, mean IoU after each click and the histogram of NoC, as PNG files.
 
     Args:
         folder: made if there is anything to write.
         content: of noc.json.
-        rows: instances as the journal has them.
+        rows: instances as the journal has them; gone through several times.
 
     Returns:
         the plots, and why there are none.
@@ -116,10 +116,10 @@ def _draw_histogram(
 
 
 def _counts(
-    rows: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], threshold: float, limit: int
+    rows: Iterable[Mapping[str, Any]], entry: Mapping[str, Any], threshold: float, limit: int
 ) -> list[int]:
     keys = ("set", "model", "method")
-    own = [row for row in rows if all(row[key] == entry[key] for key in keys)]
+    own = (row for row in rows if all(row[key] == entry[key] for key in keys))
     lists = [(row["ious"] or [row["initial_iou"]])[:limit] for row in own]
     return [int(count) for count in noc(lists, threshold, limit)]
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from maskfix.files import atomic_stream, atomic_write
 
 Status = Literal["ok", "unchanged", "rejected", "failed"]
@@ -167,8 +169,8 @@ def write_rows(rows: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[st
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of report.jsonl in ``folder``, one by one."""
-    with (folder / "report.jsonl").open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
+    with (folder / "report.jsonl").open("rb") as file:
+        yield from map(msgspec.json.decode, file)  # unlike json, it makes every key once
 
 
 def write_summary(summary: dict[str, Any], folder: Path) -> None:
