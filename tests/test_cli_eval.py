@@ -124,7 +124,7 @@ def test_one_call_makes_one_table(data: Path, tmp_path: Path) -> None:
     assert "worse@1" in table.split("## given")[1]
     assert "worse@1" not in table.split("## given")[0]
     page = (out / "report.html").read_text()
-    assert "data:image/webp;base64," in page and "https" not in page and 'src="/' not in page
+    assert "data:image/jpeg;base64," in page and "https" not in page and 'src="/' not in page
     strip = cv2.imread(str(out / "strips/given_net_ritm/01.png"))
     assert strip.shape[0] == 266
 

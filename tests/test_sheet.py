@@ -256,7 +256,7 @@ def test_outlines_are_in_pixels_of_the_image() -> None:
 
 
 def decoded(picture: dict[str, Any]) -> np.ndarray:
-    data = base64.b64decode(picture["src"].removeprefix("data:image/webp;base64,"))
+    data = base64.b64decode(picture["src"].removeprefix("data:image/jpeg;base64,"))
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 

@@ -16,7 +16,7 @@ from maskfix.report.plots import Plot, row_color
 from maskfix.report.tables import Table
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-QUALITY = 85  # of pictures within the page, WebP
+QUALITY = 85  # of pictures within the page, JPEG
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,6 @@ def _data(path: Path) -> str:
     """A PNG file as the address of a smaller picture."""
     image = cv2.imread(str(path))
     assert image is not None, path
-    done, packed = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    done, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
-    return f"data:image/webp;base64,{base64.b64encode(packed.tobytes()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(packed.tobytes()).decode()}"

@@ -18,7 +18,7 @@ from maskfix.masks import NO_BOX, Mask, enclose
 from maskfix.types import Box, Click
 
 LONGEST = 384  # pixels of the longer side of a crop
-QUALITY = 76  # of WebP
+QUALITY = 80  # of JPEG: WebP is a quarter smaller, and takes thirty times as long
 MARGIN, LEAST_MARGIN = 0.4, 12  # around the object: in its own extent, and in pixels
 
 
@@ -78,10 +78,10 @@ def make_picture(
     if scale < 1:
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
-    done, content = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    done, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
     return {
-        "src": f"data:image/webp;base64,{base64.b64encode(content.tobytes()).decode()}",
+        "src": f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}",
         "box": {
             "left": region.left,
             "top": region.top,

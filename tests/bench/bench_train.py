@@ -21,9 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
-ALL_ON = {"channels_last": True, "learn_each": True, "process": True, "cache": True}
+ALL_ON = {
+    "channels_last": True,
+    "learn_each": True,
+    "freeze_norm": True,
+    "process": True,
+    "cache": True,
+}
 VARIANTS = {
     "all on": {},
+    "statistics of batch norm learnt": {"freeze_norm": False},
     "contiguous layout": {"channels_last": False},
     "only the last rollout teaches": {"learn_each": False},
     "spinning OpenMP, memory given back": {"process": False},
@@ -70,6 +77,7 @@ def measure(data: str, batches: int, flags: dict[str, bool]) -> dict[str, float]
         "epochs": "1",
         "channels_last": str(flags["channels_last"]).lower(),
         "clicks.learn_each": str(flags["learn_each"]).lower(),
+        "optimizer.freeze_norm": str(flags["freeze_norm"]).lower(),
     }
     config = load_recipe("lite", [f"{key}={value}" for key, value in changes.items()])
     with tempfile.TemporaryDirectory() as out:
