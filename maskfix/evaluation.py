@@ -41,6 +41,7 @@ from maskfix.runtime import keep_freed_memory
 from maskfix.sharding import Shard
 from maskfix.types import Click
 from maskfix.version import __version__
+from maskfix.words import counted
 
 IN_FLIGHT = 2  # instances in progress, in network batches
 
@@ -357,7 +358,9 @@ class Evaluation:
                     trace.masks, trace.clicks, (trace.initial_iou, *trace.ious),
                 )  # fmt: skip
                 clicks, iou = len(trace.clicks), trace.counted_ious[-1]
-                yield Strip(entry.key, f"{case.name}: {clicks} clicks, IoU {iou:.3f}", path)
+                yield Strip(
+                    entry.key, f"{case.name}: {counted(clicks, 'click')}, IoU {iou:.3f}", path
+                )
 
     def _identity(self) -> dict[str, Any]:
         """What identifies this run: a journal of another one is not continued."""

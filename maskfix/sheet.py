@@ -19,6 +19,7 @@ from maskfix.formats.script_text import card_of, category_names
 from maskfix.report.sheet_page import DOWNLOADED, write_page
 from maskfix.report.sheet_picture import make_picture, region_around
 from maskfix.threads import map_ahead
+from maskfix.words import counted
 
 MOST = 5000
 """Instances in one file, 50 to 75 MB; more go into a second one."""
@@ -95,7 +96,7 @@ def make_sheet(
     parts = [chosen[start : start + MOST] for start in range(0, len(chosen), MOST)]
     for number, part in enumerate(parts, start=1):
         path = out if number == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
-        title = f"{len(part)} masks of {masks.name}"
+        title = f"{counted(len(part), 'mask')} of {masks.name}"
         title += f", part {number} of {len(parts)}" if len(parts) > 1 else ""
         items: list[dict[str, Any]] = [{} for _ in part]
         pictures = _pictures(source, part, items, problems, workers)

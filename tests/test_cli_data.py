@@ -172,7 +172,7 @@ def test_damage_of_a_share_keeps_the_others(tmp_path: Path) -> None:
     kept = [overlap == 1.0 for overlap in overlaps]
     assert 0 < sum(kept) < 12
     assert all(k or 0.75 <= overlap <= 0.85 for k, overlap in zip(kept, overlaps, strict=True))
-    assert f"{12 - sum(kept)} damaged masks; {sum(kept)} masks as they were" in result.output
+    assert f"{12 - sum(kept)} damaged masks; {sum(kept)} masks as before" in result.output
     with pytest.raises(UsageError, match="--share: expected above 0"):
         run("damage", root, out, "--share", 0, "--overwrite")
 

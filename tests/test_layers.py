@@ -16,7 +16,7 @@ PACKAGE = Path(maskfix.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"types", "files", "version", "runtime", "sharding", "threads"},
+    {"types", "files", "version", "runtime", "sharding", "threads", "words"},
     {"archive", "config", "masks", "metrics"},
     {"rle"},
     {"polygons"},

@@ -217,7 +217,7 @@ def test_many_go_into_several_files(
     assert "sheet.html, " in capsys.readouterr().out
     pages = [Page(tmp_path / name) for name in ("sheet.html", "sheet-2.html")]
     assert [[item["label"] for item in page.items] for page in pages] == [["10", "11"], ["12"]]
-    assert pages[1].about["title"] == "1 masks of preds.json, part 2 of 2"
+    assert pages[1].about["title"] == "1 mask of preds.json, part 2 of 2"
     assert pages[0].about["key"] != pages[1].about["key"]
 
 

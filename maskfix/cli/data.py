@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskfix.errors import InputError, InstanceError, UsageError
+from maskfix.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,8 +88,8 @@ def combine_command(
             add(first.records[index], None, index)
     writer.write(out, f"COCO and LVIS, {split}, joined by the rule of the {rule.value}")
     typer.echo(
-        f"{out}: {len(writer.images)} images, {len(writer.annotations)} masks"
-        + (f"; {broken} images left out" if broken else "")
+        f"{out}: {counted(len(writer.images), 'image')}, {counted(len(writer.annotations), 'mask')}"
+        + (f"; {counted(broken, 'image')} left out" if broken else "")
     )
 
 
@@ -182,9 +183,9 @@ def damage_command(
     writer.write(out, what if share == 1 else f"a share of {share} of the {what}")
     others = len(writer.annotations) - count
     typer.echo(
-        f"{out}: {count} damaged masks"
+        f"{out}: {counted(count, 'damaged mask')}"
         + (f"; {too_small} were too small and are left out" if too_small and share == 1 else "")
-        + (f"; {others} masks as they were" if others else "")
+        + (f"; {counted(others, 'mask')} as before" if others else "")
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from maskfix.cli.options import ImagesJson, Masks, MasksFormatOption, Simplify
+from maskfix.words import counted
 
 SHOWN_PROBLEMS = 20
 
@@ -87,5 +88,7 @@ def export_command(
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     left = f"; {facts['left_out']} left out" if facts["left_out"] else ""
-    typer.echo(f"{out}: {facts['images']} images, {facts['instances']} masks{left}")
+    typer.echo(
+        f"{out}: {counted(facts['images'], 'image')}, {counted(facts['instances'], 'mask')}{left}"
+    )
     return 1 if problems else 0

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskfix.cli.options import Ids, ImagesJson, Masks, MasksFormatOption
+from maskfix.words import counted
 
 
 def sheet_command(
@@ -40,5 +41,5 @@ def sheet_command(
     )
     for problem in problems:
         typer.echo(f"not to be clicked on: {problem}", err=True)
-    typer.echo(f"{count} masks in {', '.join(map(str, files))}: open it in a browser")
+    typer.echo(f"{counted(count, 'mask')} in {', '.join(map(str, files))}: open it in a browser")
     return 1 if problems else 0

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskfix.cli.options import Ids, Masks, MasksFormatOption
+from maskfix.words import counted
 
 
 def show_command(
@@ -33,7 +34,7 @@ def show_command(
     written, problems = show(images, masks, out, before, clicks, parse_ids(ids), kind)
     for problem in problems:
         typer.echo(f"not drawn: {problem}", err=True)
-    typer.echo(f"{written} pictures in {out}")
+    typer.echo(f"{counted(written, 'picture')} in {out}")
     return 1 if problems else 0
 
 

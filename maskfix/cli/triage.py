@@ -19,6 +19,7 @@ from maskfix.cli.options import (
     Resume,
     Shard,
 )
+from maskfix.words import counted
 
 if TYPE_CHECKING:
     from maskfix.triage.run import Result
@@ -93,7 +94,7 @@ def show_result(result: Result, out: Path) -> int:
     if result.gains is not None:
         typer.echo(gain_table(result.gains))
     typer.echo(
-        f"{out}: triage.csv ranks {result.instances} masks; the first {result.listed} are in "
-        f"sheet.csv, for maskfix sheet --from {out / SHEET}"
+        f"{out}: triage.csv ranks {counted(result.instances, 'mask')}; the first {result.listed} "
+        f"are in sheet.csv, for maskfix sheet --from {out / SHEET}"
     )
     return 1 if result.failed else 0

@@ -29,6 +29,7 @@ from maskfix.report.sheet_page import DOWNLOADED
 from maskfix.report.sheet_picture import make_picture, region_around
 from maskfix.threads import map_ahead
 from maskfix.types import Click
+from maskfix.words import counted
 
 Line = dict[str, Any]
 Card = tuple[int, dict[str, Any], dict[str, Any]]
@@ -65,7 +66,7 @@ def write_report_page(
     if config.images_json is not None:
         command += ["--images-json", str(config.images_json)]
     about = {
-        "title": f"{config.masks.name}, {summary['instances']} instances",
+        "title": f"{config.masks.name}, {counted(summary['instances'], 'instance')}",
         "command": f"{shlex.join(command)} --clicks {DOWNLOADED}",
         "categories": category_names(source),
     }
