@@ -97,7 +97,7 @@ def test_combine_writes_what_training_reads(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists"):
         run("combine", coco, lvis, out)
     write_lvis(lvis, "val", [1])
-    assert "1 images, 3 masks" in run("combine", coco, lvis, out, "--overwrite").output
+    assert "1 image, 3 masks" in run("combine", coco, lvis, out, "--overwrite").output
 
 
 def test_combine_without_lvis(tmp_path: Path) -> None:
