@@ -21,6 +21,7 @@ from maskfix.errors import InputError, UsageError
 from maskfix.model.checkpoint import load_model
 from maskfix.train.config import OptimizerConfig, load_recipe
 from maskfix.train.distributed import Group
+from maskfix.train.halves import Halves
 from maskfix.train.lesson import add_clicks, add_first_clicks
 from maskfix.train.loop import Trainer, TrainingError
 from maskfix.train.optimize import Average, rate_factor
@@ -71,8 +72,15 @@ def stop_after(run: Trainer, batches: int) -> None:
             "batch_size=2",
             "optimizer.accumulate=2",
         ),
+        ("optimizer.freeze_norm=true",),
+        (
+            "network={name: hrnet18s, arguments: {ocr_width: 16}}",  # dropout
+            "epoch_samples=4",
+            "batch_size=2",
+            "optimizer.freeze_norm=true",
+        ),
     ],
-    ids=["lite", "accumulate", "dropout"],
+    ids=["lite", "accumulate", "dropout", "halves", "dropout, norm frozen"],
 )
 def test_a_resumed_run_has_the_same_losses_bit_for_bit(
     tiny: Path, tmp_path: Path, changes: tuple[str, ...]
@@ -252,6 +260,43 @@ def test_first_clicks_go_to_different_errors_of_the_given_mask() -> None:
     points = torch.full((1, 16, 3), -1.0)
     add_first_clicks(points, reference, mask, 0.5, rng, np.array([False]))
     assert bool((points == -1).all())
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "size", "expected"),
+    [
+        (2, "cpu", 8, [(0, 4), (4, 8)]),
+        (2, "cpu", 5, [(0, 2), (2, 5)]),
+        (2, "cpu", 1, [(0, 1)]),
+        (1, "cpu", 8, [(0, 8)]),
+        (2, "cuda", 8, [(0, 8)]),
+    ],
+)
+def test_halves_of_a_batch(
+    threads: int,
+    device: str,
+    size: int,
+    expected: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    halves = Halves(torch.device(device))
+    assert halves.map(lambda rows: (rows.start, rows.stop), size) == expected
+
+
+def test_halves_learn_what_the_whole_batch_does(tiny: Path, tmp_path: Path) -> None:
+    changes = ["optimizer.freeze_norm=true", "clicks.learn_each=false"]
+    for out, threads in (("whole", 1), ("halves", 2)):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        run = trainer(tiny, tmp_path / out, *changes)
+        assert (run.halves._pool is None) == (threads == 1)
+        run.run()
+        torch.set_num_threads(before)
+    whole, halves = losses(tmp_path / "whole"), losses(tmp_path / "halves")
+    assert len(whole) >= 4
+    for (_, one), (_, two) in zip(whole, halves, strict=True):
+        assert float(one) == pytest.approx(float(two), abs=1e-5)
 
 
 DDP = """

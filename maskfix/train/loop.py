@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from maskfix.model.network import ClickNetwork
 from maskfix.model.weight_files import load_strictly
 from maskfix.train.config import TrainConfig
 from maskfix.train.distributed import Group
+from maskfix.train.halves import Halves
 from maskfix.train.lesson import add_clicks, add_first_clicks, compute_losses
 from maskfix.train.logs import RunLog
 from maskfix.train.losses import AdaptiveIoU
@@ -96,6 +97,7 @@ class Trainer:
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.network = network.to(device)
         _lay_out(network, self.layout)
+        self.halves = Halves(device)
         self.optimizer = make_optimizer(network, config.optimizer)
         self.average = Average(network, config.optimizer.ema)
         self.progress = Progress()
@@ -104,6 +106,8 @@ class Trainer:
         self.validates_first = False
         self._validated = -1  # samples at the last validation
         self._norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        # Statistics of the whole batch, and random numbers drawn in order.
+        self._wants_whole = [*self._norms, *(m for m in network.modules() if _draws(m))]
 
     def run(self, max_minutes: float = math.inf) -> None:
         """Train until the recipe's end, a signal, or the time limit; then validate and save.
@@ -218,29 +222,39 @@ class Trainer:
         if self.config.optimizer.freeze_norm:
             for norm in self._norms:
                 norm.eval()
-        with self._autocast():
-            output = self.network(image, points.to(self.device))
-        output = {name: logits.float() for name, logits in output.items()}
-        losses = compute_losses(output, target, self.config)
-        loss = torch.stack(list(losses.values())).sum()
-        (value,) = self.group.mean([float(loss.detach())])
-        place = self.progress
+        place, every = self.progress, self.config.optimizer.accumulate
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+
+        def learn(rows: slice) -> tuple[Tensor, float, tuple[Tensor | None, ...]]:
+            with self._autocast():
+                output = self.network(image[rows], points[rows].to(self.device))
+            output = {name: logits.float() for name, logits in output.items()}
+            losses = compute_losses(output, target[rows], self.config)
+            share = len(target[rows]) / len(target)
+            loss = share * torch.stack(list(losses.values())).sum()
+            gradients = torch.autograd.grad(loss / every, parameters, allow_unused=True)
+            return output["instances"].detach(), float(loss.detach()), gradients
+
+        apart = not any(layer.training for layer in self._wants_whole)
+        done = self.halves.map(learn, len(target)) if apart else [learn(slice(None))]
+        (value,) = self.group.mean([sum(loss for _, loss, _ in done)])
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} in epoch {place.epoch}, batch {place.batch}: lower "
                 "optimizer.lr, set optimizer.clip_norm, or train without amp; the last good state "
                 f"is {self.out / 'last.pt'}"
             )
-        every = self.config.optimizer.accumulate
-        (loss / every).backward()  # type: ignore[no-untyped-call]
+        for _, _, gradients in done:
+            _add_gradients(parameters, gradients)
         place.step += 1
         if place.step % every == 0:
             self._step(place.step // every)
-        self.meter.update(output["instances"], target)
+        logits = torch.cat([part for part, _, _ in done])
+        self.meter.update(logits, target)
         place.recent.append(value)
         if len(place.recent) >= self.config.log_steps:
             self._log_loss()
-        return output["instances"].detach(), value
+        return logits, value
 
     def _step(self, number: int) -> None:
         settings, place = self.config.optimizer, self.progress
@@ -257,12 +271,16 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.network, number)
 
-    @torch.no_grad()
     def _predict(self, image: Tensor, points: Tensor) -> Tensor:
         self.network.eval()
-        with self._autocast():
-            output: dict[str, Tensor] = self.network(image, points.to(self.device))
-        return output["instances"]
+
+        def predict(rows: slice) -> Tensor:
+            with torch.no_grad(), self._autocast():
+                output = self.network(image[rows], points[rows].to(self.device))
+            logits: Tensor = output["instances"]
+            return logits
+
+        return torch.cat(self.halves.map(predict, len(image)))
 
     def _input(self, image: Tensor, mask: Tensor) -> Tensor:
         if self.network.with_prev_mask:
@@ -374,6 +392,17 @@ class Trainer:
         if state["config"]["validation"] != msgspec.to_builtins(self.config.validation):
             self.progress.best = math.inf  # of other instances: not to be compared
         self.meter.__dict__.update(state["meter"])
+
+
+def _draws(module: nn.Module) -> bool:
+    return isinstance(module, nn.Dropout | nn.Dropout2d)
+
+
+def _add_gradients(parameters: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            held = parameter.grad
+            parameter.grad = gradient if held is None else held.add_(gradient)
 
 
 def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:

@@ -25,12 +25,14 @@ ALL_ON = {
     "channels_last": True,
     "learn_each": True,
     "freeze_norm": True,
+    "halves": True,
     "process": True,
     "cache": True,
 }
 VARIANTS = {
     "all on": {},
-    "statistics of batch norm learnt": {"freeze_norm": False},
+    "both threads on the whole batch": {"halves": False},
+    "and statistics of batch norm learnt": {"halves": False, "freeze_norm": False},
     "contiguous layout": {"channels_last": False},
     "only the last rollout teaches": {"learn_each": False},
     "spinning OpenMP, memory given back": {"process": False},
@@ -83,6 +85,8 @@ def measure(data: str, batches: int, flags: dict[str, bool]) -> dict[str, float]
     with tempfile.TemporaryDirectory() as out:
         cpu = torch.device("cpu")
         trainer = make_trainer(config, {"bench": data}, Path(out), None, cpu, 1, Group())
+        if not flags["halves"]:
+            trainer.halves._pool = None
         if not flags["cache"]:
             trainer.source.data[0].cache_bytes = 0
         began, lessons = 0.0, 0
