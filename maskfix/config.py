@@ -12,6 +12,7 @@ from maskfix.errors import UsageError
 from maskfix.sharding import Shard
 
 Guard = Literal["strict", "normal", "off"]
+Precision = Literal["float32", "bfloat16"]
 
 MOST_SIMPLIFY = 1000
 """Pixels."""
@@ -34,6 +35,7 @@ class RefineConfig:
         out: a folder to be made; by default a new one beside the masks.
         model: name of shipped weights, or a weights file.
         device: auto, cpu, cuda, cuda:N or mps.
+        precision: numbers that the network computes with; bfloat16 is for devices that have it.
         batch_size: most network inputs in one call.
         workers: threads that read images.
         masks_format: overrules what the masks look like.
@@ -65,6 +67,7 @@ class RefineConfig:
     out: Path | None = None
     model: str = "lite"
     device: str = "auto"
+    precision: Precision = "float32"
     batch_size: int = 16
     workers: int = 2
     masks_format: str | None = None

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from maskfix.benchmarks import Benchmark, known_benchmark, read_annotated, read_benchmark
-from maskfix.config import pack_config
+from maskfix.config import Precision, pack_config
 from maskfix.errors import InputError, UsageError
 from maskfix.evaluate import THRESHOLDS, Rules, Trace, run_cases, summarise
 from maskfix.files import keep_apart
@@ -82,6 +82,7 @@ class EvalConfig:
         protocol: paper or fast; None is each model's own.
         rules: of the simulated user.
         thresholds: of IoU, rising.
+        precision: numbers that our networks compute with; bfloat16 is for devices that have it.
         batch_size: most network inputs in one call.
         workers: threads for the simulated users.
         min_area: smaller instances, in pixels, are passed over; then
@@ -101,6 +102,7 @@ class EvalConfig:
     protocol: Literal["paper", "fast"] | None = None
     rules: Rules = field(default_factory=Rules)
     thresholds: tuple[float, ...] = THRESHOLDS
+    precision: Precision = "float32"
     batch_size: int = 16
     workers: int = 1
     min_area: int = 0
@@ -178,7 +180,7 @@ class Evaluation:
         self.config = config
         device = choose_device(config.device)
         wanted = config.models if needs_model(config.methods) else ()
-        self.models = [load_model(name, device) for name in wanted]
+        self.models = [load_model(name, device, config.precision) for name in wanted]
         self.contestants = contestants(config.methods, self.models)
         labels = [(c.model_name, c.method) for c in self.contestants]
         for label in labels:
@@ -379,6 +381,7 @@ class Evaluation:
                 "min_area": config.min_area,
                 "limit": config.limit,
                 "protocol": config.protocol,
+                "precision": config.precision,
                 "methods": list(config.methods),
             },
             "sets": [

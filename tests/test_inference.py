@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from maskfix.config import Precision
+from maskfix.errors import UsageError
 from maskfix.masks import Mask
+from maskfix.model import device as device_module
 from maskfix.model import inference
+from maskfix.model.checkpoint import load_model
+from maskfix.model.device import check_precision
 from maskfix.model.inference import PackedConv, one_thread_a_call, pack, prepare
 from maskfix.model.registry import build_network
 from maskfix.predictor import Predictor, Session
@@ -146,6 +154,55 @@ def test_batches_shrink_when_memory_is_full_and_failures_stay_alone() -> None:
     assert predictor.batch_size == 1
     with pytest.raises(ValueError, match="too bright"):
         predictor.step(sessions)
+
+
+def halved(device: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Probabilities of the shipped weights in float32, and in bfloat16 on a device."""
+    model = load_model("lite")
+    plain = Predictor(model, zoom_target=64)
+    network = model.network.to(device)
+    half = Predictor(replace(model, network=network, precision="bfloat16"), zoom_target=64)
+    return answers(plain, [[0], [1]]), answers(half, [[0], [1]])
+
+
+def check_halved(plain: list[np.ndarray], half: list[np.ndarray]) -> None:
+    for one, other in zip(plain, half, strict=True):
+        assert 0 < np.abs(one - other).mean() < 0.005
+
+
+def test_bfloat16_answers_nearly_as_float32() -> None:
+    check_halved(*halved("cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bfloat16_on_cuda() -> None:
+    check_halved(*halved("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "has_it", "refused"),
+    [
+        ("float32", "cpu", False, False),
+        ("bfloat16", "cpu", True, False),
+        ("bfloat16", "cpu", False, True),
+        ("bfloat16", "cuda", False, False),
+    ],
+)
+def test_numbers_that_a_processor_can_only_imitate_are_refused(
+    precision: Precision,
+    device: str,
+    has_it: bool,
+    refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device_module, "multiplies_bfloat16", lambda: has_it)
+    with (
+        pytest.raises(UsageError, match="--precision bfloat16: this processor does not have it")
+        if refused
+        else nullcontext()
+    ):
+        check_precision(precision, torch.device(device))
 
 
 @pytest.mark.gpu

@@ -31,9 +31,9 @@ from maskfix.config import RefineConfig
 from maskfix.errors import CheckpointError, MaskfixError
 from maskfix.evaluate import Case, CaseJob, Rules, run_cases
 from maskfix.model.checkpoint import Model, load_model, save_weights
-from maskfix.model.device import choose_device
+from maskfix.model.device import choose_device, multiplies_bfloat16
 from maskfix.model.flops import measure_cost
-from maskfix.model.inference import one_thread_a_call, prepare
+from maskfix.model.inference import halve, one_thread_a_call, prepare
 from maskfix.model.registry import NETWORKS, build_network
 from maskfix.predictor import FastProtocol, PaperProtocol, Predictor, Request
 from maskfix.refinement.run import Refinement
@@ -189,20 +189,20 @@ class Bench:
             "folded and packed": (1, call),
             f"{threads} calls side by side": (many, side_by_side),
         }
-        if _has_bfloat16():
-            half = prepare(self.network)
+        if multiplies_bfloat16():
+            half = halve(prepare(self.network))
             ways["folded, bfloat16"] = 1, lambda: _in_bfloat16(half, our_input, "cpu")
         return ways
 
     def _ways_on_gpu(self) -> dict[str, tuple[int, Callable[[], object]]]:
         """As `_ways_on_cpu`: batches of different sizes."""
-        prepared = prepare(self.network)
+        prepared, half = prepare(self.network), halve(prepare(self.network))
 
-        def way(network: nn.Module, batch: int, half: bool, layout: torch.memory_format) -> Any:
+        def way(network: nn.Module, batch: int, layout: torch.memory_format) -> Any:
             given = self._input(batch, layout)
 
             def run() -> None:
-                if half:
+                if network is half:
                     _in_bfloat16(network, given, self.device.type)
                 else:
                     network(*given)
@@ -210,10 +210,10 @@ class Bench:
 
             return batch, run
 
-        ways = {"plain module, batch 1": way(self.network, 1, False, torch.contiguous_format)}
+        ways = {"plain module, batch 1": way(self.network, 1, torch.contiguous_format)}
         for batch in BATCHES:
-            ways[f"folded, batch {batch}"] = way(prepared, batch, False, torch.channels_last)
-            ways[f"bfloat16, batch {batch}"] = way(prepared, batch, True, torch.channels_last)
+            ways[f"folded, batch {batch}"] = way(prepared, batch, torch.channels_last)
+            ways[f"bfloat16, batch {batch}"] = way(half, batch, torch.channels_last)
         return ways
 
     def _input(
@@ -357,12 +357,6 @@ def _rate(name: str, timing: Timing, count: int, what: str) -> Row:
         "of": what,
         "rounds": len(timing.seconds),
     }
-
-
-def _has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; else it is slower than float32."""
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text().split()))
 
 
 def _in_bfloat16(network: nn.Module, given: tuple[torch.Tensor, torch.Tensor], kind: str) -> None:

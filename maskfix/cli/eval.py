@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskfix.baselines import BASELINES
-from maskfix.cli.options import BatchSize, Device, Overwrite, Resume, Shard
+from maskfix.cli.options import (
+    BatchSize,
+    Device,
+    Overwrite,
+    PrecisionName,
+    PrecisionOption,
+    Resume,
+    Shard,
+)
 from maskfix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +90,7 @@ def evaluate_command(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Evaluate N evenly spaced instances of each.")
     ] = None,
+    precision: PrecisionOption = PrecisionName.float32,
     batch_size: BatchSize = 16,
     workers: Annotated[int, typer.Option(help="Threads for the simulated users.")] = 1,
     strips: Annotated[int, typer.Option(help="Pictures of the N hardest instances of each.")] = 6,
@@ -120,6 +129,7 @@ def evaluate_command(
             seed=seed,
         ),
         thresholds=levels,
+        precision=precision.value,
         batch_size=batch_size,
         workers=workers,
         min_area=min_area,

@@ -20,6 +20,13 @@ class MasksFormat(str, Enum):
     png_instances = "png-instances"
 
 
+class PrecisionName(str, Enum):
+    """What a network computes with."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 Masks = Annotated[Path, typer.Option(help="Masks in any format that refine takes.")]
 ImagesJson = Annotated[
     Path | None, typer.Option(help="COCO file that names the images of a results list.")
@@ -30,6 +37,10 @@ MasksFormatOption = Annotated[
 Ids = Annotated[str | None, typer.Option(metavar="ID,ID,...", help="Only these instances.")]
 ModelName = Annotated[str, typer.Option(help="Name of shipped weights, or a weights file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+PrecisionOption = Annotated[
+    PrecisionName,
+    typer.Option("--precision", help="Numbers to compute with; bfloat16 where the device has it."),
+]
 BatchSize = Annotated[int, typer.Option(help="Most network inputs in one call.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")]

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskfix.config import Precision
 from maskfix.errors import CheckpointError, MaskfixError, UsageError
+from maskfix.model.device import check_precision
 from maskfix.model.network import ClickNetwork
 from maskfix.model.official import read_official
 from maskfix.model.registry import (
@@ -49,6 +51,7 @@ class Model:
         path: the file it came from.
         checksum: SHA-256 of that file.
         info: what the file says about its making.
+        precision: numbers that the predictor lets it compute with.
     """
 
     network: ClickNetwork
@@ -59,6 +62,7 @@ class Model:
     path: Path
     checksum: str
     info: dict[str, Any] = field(default_factory=dict)
+    precision: Precision = "float32"
 
     @property
     def trained(self) -> bool:
@@ -66,18 +70,24 @@ class Model:
         return bool(self.info.get("trained", True))
 
 
-def load_model(name_or_file: str | Path, device: str | torch.device = "cpu") -> Model:
+def load_model(
+    name_or_file: str | Path,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
+) -> Model:
     """Load a network with its weights.
 
     Args:
         name_or_file: name of shipped weights, a maskfix weights file, or an official RITM
             checkpoint (recognised by content).
         device: a torch device.
+        precision: numbers to compute with.
 
     Raises:
         CheckpointError: no such weights, or a file that is damaged, foreign, or does not fit.
-        UsageError: the device cannot be used here.
+        UsageError: the device cannot be used here, or lacks the precision.
     """
+    check_precision(precision, torch.device(device))
     path = find_weights(name_or_file)
     content, metadata = read_weight_file(path)
     try:
@@ -100,6 +110,7 @@ def load_model(name_or_file: str | Path, device: str | torch.device = "cpu") -> 
         path=path,
         checksum=file_checksum(path),
         info=info,
+        precision=precision,
     )
 
 

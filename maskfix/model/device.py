@@ -1,9 +1,12 @@
-"""Which device to compute on."""
+"""Which device to compute on, and with which numbers."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from maskfix.config import Precision
 from maskfix.errors import UsageError
 
 
@@ -32,3 +35,22 @@ def choose_device(name: str) -> torch.device:
         there = f"{count} CUDA devices" if kind == "cuda" else "no MPS"
         raise UsageError(f"--device {name}: this machine has {there}; use auto or cpu")
     raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Refuse numbers that a device can only imitate.
+
+    Raises:
+        UsageError: bfloat16 on a processor without its arithmetic.
+    """
+    if precision == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16():
+        raise UsageError(
+            "--precision bfloat16: this processor does not have it, and would take a hundred times "
+            "as long; use float32, or a GPU"
+        )
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text().split()))

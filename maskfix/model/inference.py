@@ -44,6 +44,15 @@ def prepare(network: nn.Module) -> nn.Module:
     return laid_out
 
 
+def halve(network: nn.Module) -> nn.Module:
+    """Turn kernels and matrices of a prepared network into bfloat16, in place, so that autocast
+    finds nothing to convert."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | FixedConv):
+            module.to(torch.bfloat16)
+    return network
+
+
 def fold_batch_norm(network: ClickNetwork) -> ClickNetwork:
     """Fold every batch norm that directly follows a convolution into it.
 

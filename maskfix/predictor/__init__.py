@@ -22,7 +22,7 @@ from maskfix.clicks import MASK_THRESHOLD
 from maskfix.errors import UsageError
 from maskfix.masks import Mask
 from maskfix.model.checkpoint import Model
-from maskfix.model.inference import one_thread_a_call, pack, prepare
+from maskfix.model.inference import halve, one_thread_a_call, pack, prepare
 from maskfix.model.network import ClickNetwork
 from maskfix.predictor.fast import FastProtocol
 from maskfix.predictor.paper import PaperProtocol
@@ -83,8 +83,10 @@ class Predictor:
         self.flip = isinstance(settings, PaperProtocol) if flip is None else flip
         self.batch_size = batch_size
         self.network = network
+        self.half = isinstance(model, Model) and model.precision == "bfloat16"
         if isinstance(network, nn.Module):
-            self.network = pack(prepare(network), keep=isinstance(settings, FastProtocol))
+            keep, prepared = isinstance(settings, FastProtocol), prepare(network)
+            self.network = halve(prepared) if self.half else pack(prepared, keep)
         self.with_mask = bool(getattr(network, "with_prev_mask", True))
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))
@@ -299,7 +301,8 @@ class Predictor:
         """Probabilities (B, 1, h, w) on the device, which may still be at work on them."""
         image, points = network_inputs(views, self.with_mask, self.flip)
         image, points = _send(image, self.device), _send(points, self.device)
-        logits = self.network(image, points)["instances"].float()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            logits = self.network(image, points)["instances"].float()
         if self.flip:
             logits = average_mirrored(logits)
         return logits.sigmoid()

@@ -145,6 +145,7 @@ class Inputs:
             "everything": self.everything,
             "guard": config.guard,
             "min_part": config.min_part,
+            "precision": config.precision,
             "batch_size": config.batch_size,
             "shard": config.shard and str(config.shard),
         }

@@ -30,7 +30,7 @@ class RayWorker:
     def __init__(self, inputs: Inputs, checksum: str, device: str) -> None:
         keep_freed_memory()
         config = inputs.config
-        model = load_model(config.model, choose_device(device))
+        model = load_model(config.model, choose_device(device), config.precision)
         if model.checksum != checksum:
             raise UsageError(f"--model: {model.path} is not the same file on every machine")
         self._worker = Worker(inputs, Predictor(model, batch_size=config.batch_size))

@@ -60,7 +60,8 @@ class Refinement:
         with_ray = config.engine == "ray"
         if with_ray:
             import_ray()
-        model = load_model(config.model, choose_device("cpu" if with_ray else config.device))
+        device = choose_device("cpu" if with_ray else config.device)
+        model = load_model(config.model, device, "float32" if with_ray else config.precision)
         if not model.trained:
             say(f"warning: {model.path} holds random weights: results are meaningless")
         for note in inputs.source.notes:
