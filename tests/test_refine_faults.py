@@ -293,6 +293,18 @@ def test_clicks_without_an_end_are_refused(
     assert "/dev/zero: more than 256 MB" in capsys.readouterr().err
 
 
+def test_numbers_that_this_processor_lacks_are_refused(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskfix.model.device.multiplies_bfloat16", lambda: False)
+    make_set(tmp_path, 1)
+    clicks = write_clicks(tmp_path / "c.json", {"file": "1.png", "id": 10, "action": "accept"})
+    arguments = arguments_of(tmp_path, "--clicks", clicks, "--precision", "bfloat16")
+    assert run(*arguments, "--device", "cpu") == 2
+    assert "--precision bfloat16: this processor does not have it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_what_is_clicked_can_be_scored(run: Run, tmp_path: Path) -> None:
     make_set(tmp_path)
     clicks = write_clicks(tmp_path / "c.json", {"file": "2.png", "id": 20, "action": "accept"})
