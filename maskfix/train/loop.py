@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ class Trainer:
         self.log: RunLog | None = None
         self.validates_first = False
         self._validated = -1  # samples at the last validation
+        self._parameters = [p for p in network.parameters() if p.requires_grad]
         self._norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         # Statistics of the whole batch, and random numbers drawn in order.
         self._wants_whole = [*self._norms, *(m for m in network.modules() if _draws(m))]
@@ -222,22 +224,11 @@ class Trainer:
         if self.config.optimizer.freeze_norm:
             for norm in self._norms:
                 norm.eval()
-        place, every = self.progress, self.config.optimizer.accumulate
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-
-        def learn(rows: slice) -> tuple[Tensor, float, tuple[Tensor | None, ...]]:
-            with self._autocast():
-                output = self.network(image[rows], points[rows].to(self.device))
-            output = {name: logits.float() for name, logits in output.items()}
-            losses = compute_losses(output, target[rows], self.config)
-            share = len(target[rows]) / len(target)
-            loss = share * torch.stack(list(losses.values())).sum()
-            gradients = torch.autograd.grad(loss / every, parameters, allow_unused=True)
-            return output["instances"].detach(), float(loss.detach()), gradients
-
+        learn = partial(self._learn_part, image, points, target)
         apart = not any(layer.training for layer in self._wants_whole)
         done = self.halves.map(learn, len(target)) if apart else [learn(slice(None))]
         (value,) = self.group.mean([sum(loss for _, loss, _ in done)])
+        place = self.progress
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} in epoch {place.epoch}, batch {place.batch}: lower "
@@ -245,8 +236,9 @@ class Trainer:
                 f"is {self.out / 'last.pt'}"
             )
         for _, _, gradients in done:
-            _add_gradients(parameters, gradients)
+            self._add(gradients)
         place.step += 1
+        every = self.config.optimizer.accumulate
         if place.step % every == 0:
             self._step(place.step // every)
         logits = torch.cat([part for part, _, _ in done])
@@ -255,6 +247,26 @@ class Trainer:
         if len(place.recent) >= self.config.log_steps:
             self._log_loss()
         return logits, value
+
+    def _learn_part(
+        self, image: Tensor, points: Tensor, target: Tensor, rows: slice
+    ) -> tuple[Tensor, float, Sequence[Tensor | None]]:
+        """Logits, share of the loss, and gradients of some rows of a batch."""
+        with self._autocast():
+            output = self.network(image[rows], points[rows].to(self.device))
+        output = {name: logits.float() for name, logits in output.items()}
+        losses = compute_losses(output, target[rows], self.config)
+        share = len(target[rows]) / len(target)
+        loss = share * torch.stack(list(losses.values())).sum()
+        every = self.config.optimizer.accumulate
+        gradients = torch.autograd.grad(loss / every, self._parameters, allow_unused=True)
+        return output["instances"].detach(), float(loss.detach()), gradients
+
+    def _add(self, gradients: Sequence[Tensor | None]) -> None:
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if gradient is not None:
+                held = parameter.grad
+                parameter.grad = gradient if held is None else held.add_(gradient)
 
     def _step(self, number: int) -> None:
         settings, place = self.config.optimizer, self.progress
@@ -273,14 +285,14 @@ class Trainer:
 
     def _predict(self, image: Tensor, points: Tensor) -> Tensor:
         self.network.eval()
+        return torch.cat(self.halves.map(partial(self._predict_part, image, points), len(image)))
 
-        def predict(rows: slice) -> Tensor:
-            with torch.no_grad(), self._autocast():
-                output = self.network(image[rows], points[rows].to(self.device))
-            logits: Tensor = output["instances"]
-            return logits
-
-        return torch.cat(self.halves.map(predict, len(image)))
+    @torch.no_grad()
+    def _predict_part(self, image: Tensor, points: Tensor, rows: slice) -> Tensor:
+        with self._autocast():
+            output = self.network(image[rows], points[rows].to(self.device))
+        logits: Tensor = output["instances"]
+        return logits
 
     def _input(self, image: Tensor, mask: Tensor) -> Tensor:
         if self.network.with_prev_mask:
@@ -396,13 +408,6 @@ class Trainer:
 
 def _draws(module: nn.Module) -> bool:
     return isinstance(module, nn.Dropout | nn.Dropout2d)
-
-
-def _add_gradients(parameters: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            held = parameter.grad
-            parameter.grad = gradient if held is None else held.add_(gradient)
 
 
 def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
