@@ -87,7 +87,6 @@ def load_model(
         CheckpointError: no such weights, or a file that is damaged, foreign, or does not fit.
         UsageError: the device cannot be used here, or lacks the precision.
     """
-    check_precision(precision, torch.device(device))
     path = find_weights(name_or_file)
     content, metadata = read_weight_file(path)
     try:
@@ -101,8 +100,10 @@ def load_model(
         load_strictly(network, state, "the file")
     except MaskfixError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    network = _to_device(network.eval(), device)
+    check_precision(precision, network.mean.device)
     return Model(
-        network=_to_device(network.eval(), device),
+        network=network,
         name=path.stem,
         network_name=network_name,
         arguments=complete_arguments(network_name, arguments),

@@ -67,7 +67,7 @@ class Stub(ClickNetwork):
         return {"instances": 8 * features.main.roll(9, 2) - 4}
 
 
-def load_stub(name: object, device: object) -> Model:
+def load_stub(name: object, device: object, precision: object = "float32") -> Model:
     return Model(Stub().eval(), "stub", "stub", {}, "fast", Path("stub"), "0" * 64)
 
 
