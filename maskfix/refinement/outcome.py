@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from maskfix import rle
 from maskfix.config import Guard
 from maskfix.formats import Edit, ImageItem
 from maskfix.formats.base import EditKind
@@ -18,6 +17,7 @@ from maskfix.refinement.guard import refusal
 from maskfix.refinement.parts import tidy
 from maskfix.refinement.plan import Task
 from maskfix.report.rows import Row, Status, make_row
+from maskfix.rle import Runs
 from maskfix.types import Click
 
 
@@ -244,11 +244,10 @@ def unpack_edits(line: dict[str, Any]) -> list[Edit]:
 
 
 def _pack_mask(mask: Mask) -> dict[str, Any]:
-    counts = rle.text_from_counts(rle.counts_from_mask(mask))
-    return {"size": [mask.height, mask.width], "counts": counts}
+    return {"size": [mask.height, mask.width], "counts": Runs.of(mask).text}
 
 
 def unpack_mask(packed: dict[str, Any]) -> Mask:
     """A mask as `pack` writes it."""
     height, width = packed["size"]
-    return rle.mask_from_counts(rle.counts_from_text(packed["counts"]), height, width)
+    return Runs(height, width, packed["counts"]).mask()

@@ -23,7 +23,7 @@ class Halves:
     """
 
     def __init__(self, device: torch.device) -> None:
-        threads = torch.get_num_threads()
+        threads = torch.get_num_threads()  # asked first: this thread's own number then stays
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cpu" and threads > 1:
             self._pool = ThreadPoolExecutor(2, "half", torch.set_num_threads, (threads // 2,))
