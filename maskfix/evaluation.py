@@ -43,8 +43,6 @@ from maskfix.types import Click
 from maskfix.version import __version__
 from maskfix.words import counted
 
-IN_FLIGHT = 2  # instances in progress, in network batches
-
 
 @dataclass(frozen=True)
 class SetConfig:
@@ -280,8 +278,9 @@ class Evaluation:
         config = self.config
         predictor = entry.make(config)
         cases = [entry.benchmark.cases[i] for i in todo]
-        at_once = config.batch_size if isinstance(predictor, Predictor) else config.workers
-        in_flight = IN_FLIGHT * at_once
+        in_flight = 2 * config.workers
+        if isinstance(predictor, Predictor):
+            in_flight = predictor.in_flight
         threads = ThreadPoolExecutor(config.workers) if config.workers > 1 else nullcontext()
         title = " ".join(entry.key)
         with (

@@ -51,7 +51,7 @@ STAGES = {
     "maskfix.refinement.inputs:Inputs.load": "read masks, plan",
     "maskfix.predictor.fast:FastSession.view": "crop",
     "maskfix.predictor.paper:PaperSession.view": "crop",
-    "maskfix.predictor:Predictor._ask_device": "network",
+    "maskfix.predictor:Predictor._ask": "network",
     "maskfix.predictor.fast:FastSession.accept": "put the answer into the mask",
     "maskfix.predictor.paper:PaperSession.accept": "put the answer into the mask",
     "maskfix.refinement.job:InstanceJob.next_clicks": "clicks",

@@ -23,10 +23,15 @@ class ClickMaps(nn.Module):
     The maps have 2 channels a group, positive then negative.
     """
 
+    radius: Tensor
+
     def __init__(self, radii: float | tuple[float, ...] = 5, encoding: Encoding = "disk") -> None:
         super().__init__()
         self.radii = radii if isinstance(radii, tuple) else (radii,)
         self.encoding = encoding
+        # A tensor from the start: a device is waited for where one is made of Python's numbers.
+        radius = torch.tensor(self.radii, dtype=torch.float32)
+        self.register_buffer("radius", radius, persistent=False)
 
     @property
     def channels(self) -> int:
@@ -59,7 +64,7 @@ class ClickMaps(nn.Module):
         """Paint only the window around each click, so the cost does not grow with the image."""
         batch = yx.shape[0]
         reach = int(max(self.radii)) + 1
-        radius = yx.new_tensor(self.radii)[channel // 2]  # (B, P)
+        radius = self.radius[channel // 2]  # (B, P)
         offsets = torch.arange(-reach, reach + 1, device=yx.device)
         rows = yx[..., 0].floor().long()[..., None] + offsets  # (B, P, K)
         cols = yx[..., 1].floor().long()[..., None] + offsets
@@ -89,5 +94,5 @@ class ClickMaps(nn.Module):
             d2 = torch.where(valid[:, p, None, None], d2, torch.inf)
             rows = torch.arange(batch, device=yx.device)
             nearest[rows, channel[:, p]] = torch.minimum(nearest[rows, channel[:, p]], d2)
-        radius = nearest.new_tensor(self.radii).repeat_interleave(2)[:, None, None]
+        radius = self.radius.repeat_interleave(2)[:, None, None]
         return torch.tanh(2 * nearest.sqrt() / radius)

@@ -22,6 +22,7 @@ from maskfix.clicks import MASK_THRESHOLD
 from maskfix.errors import UsageError
 from maskfix.masks import Mask
 from maskfix.model.checkpoint import Model
+from maskfix.model.graphs import Recorded
 from maskfix.model.inference import halve, one_thread_a_call, pack, prepare
 from maskfix.model.network import ClickNetwork
 from maskfix.predictor.fast import FastProtocol
@@ -34,6 +35,8 @@ Network = Callable[[Tensor, Tensor], dict[str, Tensor]]
 T = TypeVar("T")
 P = ParamSpec("P")
 Group = list[tuple[Session, View]]  # of views of one size, for one network call
+
+IN_BATCHES = 8  # batches' worth of sessions in progress
 
 __all__ = ["FastProtocol", "PaperProtocol", "Predictor", "Request", "Session"]
 
@@ -91,6 +94,9 @@ class Predictor:
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))
         self.in_batches = self.device.type != "cpu"
+        self._call: Callable[[Tensor, Tensor], Tensor] = self._logits
+        if self.device.type == "cuda" and isinstance(network, ClickNetwork):
+            self._call = Recorded(self._logits)
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "predict")
         self._last: tuple[Session, Digest, Digest] | None = None  # of image and answer
@@ -175,7 +181,7 @@ class Predictor:
         if self.in_batches:
             self._step_in_batches([session], None)
             return
-        while session.accept(self._ask([session.view()])[0]):
+        while session.accept(self._ask([session.view()]).of(0)):
             pass
 
     @property
@@ -194,6 +200,11 @@ class Predictor:
         if self.in_batches:
             return max(1, self.batch_size // (2 if self.flip else 1))
         return self._threads if self.is_side_by_side else 1
+
+    @property
+    def in_flight(self) -> int:
+        """Sessions to have in progress: in batches so many that those of every size fill up."""
+        return (IN_BATCHES if self.in_batches else 2) * self.at_once
 
     def submit(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run something in one of the threads that predict; to be used, and waited for, while
@@ -233,15 +244,22 @@ class Predictor:
     def _step_in_batches(
         self, sessions: Sequence[Session], failures: dict[Session, str] | None
     ) -> None:
-        """Few calls for many sessions; while the device works on one, the next is made ready."""
+        """Few calls for many sessions; the device need not wait for what is done with answers."""
         waiting = list(sessions)
         while waiting:
-            again: list[Session] = []
-            asked: list[tuple[Group, Tensor]] = []
+            accepting: list[tuple[Session, Future[bool]]] = []
             for group in self._groups(waiting, failures):
-                asked, ready = self._ask_safely(group, failures), asked
-                again += self._accept(ready, failures)
-            waiting = again + self._accept(asked, failures)
+                for part, answer in self._ask_safely(group, failures):
+                    accepting += [
+                        (session, self.submit(_take, session, answer, number))
+                        for number, (session, _) in enumerate(part)
+                    ]
+            waiting = []
+            for session, future in accepting:
+                if (error := future.exception()) is not None:
+                    note_failure(session, error, failures)
+                elif future.result():
+                    waiting.append(session)
 
     def _groups(
         self, sessions: Sequence[Session], failures: dict[Session, str] | None
@@ -260,10 +278,10 @@ class Predictor:
 
     def _ask_safely(
         self, group: Group, failures: dict[Session, str] | None
-    ) -> list[tuple[Group, Tensor]]:
-        """`_ask_device`, in halves where a batch fails: memory may hold those."""
+    ) -> list[tuple[Group, Answer]]:
+        """`_ask`, in halves where a batch fails: memory may hold those."""
         try:
-            return [(group, self._ask_device([view for _, view in group]))]
+            return [(group, self._ask([view for _, view in group]))]
         except Exception as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError)
             if len(group) == 1 or not (out_of_memory or failures is not None):
@@ -274,38 +292,24 @@ class Predictor:
             self.batch_size = half * (2 if self.flip else 1)
         return self._ask_safely(group[:half], failures) + self._ask_safely(group[half:], failures)
 
-    def _accept(
-        self, asked: list[tuple[Group, Tensor]], failures: dict[Session, str] | None
-    ) -> list[Session]:
-        """Give the answers to their sessions; returns those that want another look."""
-        answers = {
-            session: answer
-            for group, probabilities in asked
-            for (session, _), answer in zip(group, probabilities.cpu().numpy()[:, 0], strict=True)
-        }
-        again = []
-        for session, more in self._try(lambda s: s.accept(answers[s]), list(answers)):
-            if isinstance(more, Exception):
-                note_failure(session, more, failures)
-            elif more:
-                again.append(session)
-        return again
-
-    def _ask(self, views: Sequence[View]) -> FloatArray:
-        """The network's probabilities for views of one size, (B, h, w) float32."""
-        answers: FloatArray = self._ask_device(views).cpu().numpy()[:, 0]
-        return answers
-
     @torch.inference_mode()
-    def _ask_device(self, views: Sequence[View]) -> Tensor:
-        """Probabilities (B, 1, h, w) on the device, which may still be at work on them."""
-        image, points = network_inputs(views, self.with_mask, self.flip)
-        image, points = _send(image, self.device), _send(points, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            logits = self.network(image, points)["instances"].float()
+    def _ask(self, views: Sequence[View]) -> Answer:
+        """The network's answer to views of one size; the device may still be at work on it."""
+        on_cuda = self.device.type == "cuda"
+        image, points = network_inputs(views, self.with_mask, self.flip, pinned=on_cuda)
+        image = image.to(self.device, non_blocking=on_cuda)
+        points = points.to(self.device, non_blocking=on_cuda)
+        logits = self._call(image, points)
         if self.flip:
             logits = average_mirrored(logits)
-        return logits.sigmoid()
+        return Answer(logits.sigmoid())
+
+    def _logits(self, image: Tensor, points: Tensor) -> Tensor:
+        """(B, 1, h, w) float32 on the device."""
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False
+        ):
+            return self.network(image, points)["instances"].float()
 
     def _replay(self, sessions: list[Session], step: Callable[[Sequence[Session]], None]) -> None:
         """Follow the clicks one by one; all sessions move in step."""
@@ -341,14 +345,38 @@ class Predictor:
         return session
 
 
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device without waiting for it, where that is possible: from pinned memory to CUDA."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+class Answer:
+    """A network's answer on its way from the device, (B, 1, h, w) probabilities.
+
+    From CUDA it comes as soon as it is ready, whatever the device has been asked since.
+    """
+
+    def __init__(self, probabilities: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        if not probabilities.is_cuda:
+            self._values = probabilities.cpu()
+            return
+        self._values = torch.empty(probabilities.shape, pin_memory=True)
+        self._values.copy_(probabilities, non_blocking=True)
+        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._arrived.record(torch.cuda.current_stream(probabilities.device))
+
+    def of(self, number: int) -> FloatArray:
+        """(h, w), one of the batch; waits for it."""
+        values: FloatArray = self._values.numpy()[number, 0]
+        if self._arrived is not None:
+            self._arrived.synchronize()
+            values = values.copy()  # pinned memory is dear
+        return values
 
 
-def note_failure(session: Session, error: Exception, failures: dict[Session, str] | None) -> None:
+def _take(session: Session, answer: Answer, number: int) -> bool:
+    return session.accept(answer.of(number))
+
+
+def note_failure(
+    session: Session, error: BaseException, failures: dict[Session, str] | None
+) -> None:
     """Put a failed session among the failures, with one line; without such a dict, raise."""
     if failures is None:
         raise error
@@ -372,17 +400,26 @@ def _digest(array: NDArray[Any]) -> Digest:
     return array.shape, array.dtype.str, zlib.crc32(np.ascontiguousarray(array).data)
 
 
-def network_inputs(views: Sequence[View], with_mask: bool, flip: bool) -> tuple[Tensor, Tensor]:
+def network_inputs(
+    views: Sequence[View], with_mask: bool, flip: bool, pinned: bool = False
+) -> tuple[Tensor, Tensor]:
     """Images and points of a batch as `ClickNetwork` takes them; with `flip` their mirror images
-    follow."""
-    image = torch.stack([view.image for view in views])
-    if with_mask:
-        image = torch.cat([image, torch.stack([view.mask for view in views])], dim=1)
+    follow. `pinned` is memory that CUDA fetches from by itself."""
+    count, size = len(views), views[0].image.shape[1:]
+    image = torch.empty(
+        (2 * count if flip else count, 4 if with_mask else 3, *size),
+        memory_format=torch.channels_last,
+        pin_memory=pinned,
+    )
+    for row, view in zip(image, views, strict=False):
+        row[:3] = view.image
+        if with_mask:
+            row[3:] = view.mask
     points = pack_points(views)
     if flip:
-        image = torch.cat([image, image.flip(3)])
+        image[count:] = image[:count].flip(3)
         points = torch.cat([points, mirror_points(points, image.shape[3])])
-    return image.contiguous(memory_format=torch.channels_last), points
+    return image, points.pin_memory() if pinned else points
 
 
 def average_mirrored(logits: Tensor) -> Tensor:
@@ -393,20 +430,17 @@ def average_mirrored(logits: Tensor) -> Tensor:
 
 def pack_points(views: Sequence[View]) -> Tensor:
     """The points tensor of a batch, (B, 2N, 3) float32; see `ClickNetwork`."""
-    most = max(
-        1,
-        *(sum(p.positive for p in view.points) for view in views),
-        *(sum(not p.positive for p in view.points) for view in views),
-    )
-    packed = torch.full((len(views), 2 * most, 3), -1.0)
-    for b, view in enumerate(views):
+    most = 1
+    for view in views:
+        positive = sum(point.positive for point in view.points)
+        most = max(most, positive, len(view.points) - positive)
+    packed = np.full((len(views), 2 * most, 3), -1, np.float32)
+    for rows, view in zip(packed, views, strict=True):
         free = {True: 0, False: most}
         for point in view.points:
-            packed[b, free[point.positive]] = torch.tensor(
-                [point.row, point.col, point.index], dtype=torch.float32
-            )
+            rows[free[point.positive]] = point.row, point.col, point.index
             free[point.positive] += 1
-    return packed
+    return torch.from_numpy(packed)
 
 
 def mirror_points(points: Tensor, width: int) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfix.predictor.session import FloatArray
+from maskfix.types import Box
 
 BoolArray = NDArray[np.bool_]
 
@@ -80,10 +81,10 @@ def keep_asked(
     for change in changes:
         stays = change.deepest() <= min(allowed, limits.unasked_depth * side)
         stays &= change.means(sureness) >= limits.sureness
-        stays[change.labels_of(change.against)] = False
-        stays[change.labels_of(change.clicks)] = True
-        stays[0] = False
-        taken[stays[change.labels] & ~change.deep_without_click(allowed)] = change.added
+        stays[change.pieces_of(change.against)] = False
+        stays[change.pieces_of(change.clicks)] = True
+        kept = stays[change.pieces] & ~change.deep_without_click(allowed)
+        taken[change.rows[kept], change.cols[kept]] = change.added
     return taken
 
 
@@ -98,85 +99,118 @@ def keep_near(
     """
     taken: BoolArray = before.copy()
     for change in _changes(before, after, clicks):
-        for click in change.clicks:
-            depth = change.depth[click.row, click.col]
-            radius = int(max(4, limits.least_reach * side, limits.reach * depth))
-            near = np.zeros(before.shape, np.uint8)
-            cv2.circle(near, (click.col, click.row), radius, 1, -1)
-            piece = change.labels == change.labels[click.row, click.col]
-            taken[piece & near.view(bool)] = change.added
+        for click, piece in zip(change.clicks, change.pieces_of(change.clicks), strict=True):
+            radius = int(max(4, limits.least_reach * side, limits.reach * change.depth_at(click)))
+            kept = (change.pieces == piece) & change.is_near(click, radius)
+            taken[change.rows[kept], change.cols[kept]] = change.added
     return taken
 
 
 @dataclass(frozen=True)
 class _Change:
-    """All that was added, or all that was removed.
+    """All that was added, or all that was removed: N pixels, and a window that holds them.
 
     Attributes:
         added: which of the two.
-        labels: (h, w) int32, the number of the piece, 0 for none.
-        depth: (h, w) float32.
+        box: of the window in the arrays.
+        labels: (h, w) int32 in the window, the number of the piece, 0 for none.
+        depth: (h, w) float32 in the window.
+        rows, cols: (N,) where the pixels are in the arrays.
+        pieces: (N,) their labels.
+        depths: (N,) float32.
         clicks: those in it that ask for it.
         against: those in it that contradict it.
     """
 
     added: bool
-    count: int
+    box: Box
     labels: NDArray[np.int32]
     depth: FloatArray
+    rows: NDArray[np.intp]
+    cols: NDArray[np.intp]
+    pieces: NDArray[np.int32]
+    depths: FloatArray
     clicks: list[Place]
     against: list[Place]
 
-    def labels_of(self, places: list[Place]) -> list[int]:
-        return [int(self.labels[place.row, place.col]) for place in places]
+    def pieces_of(self, places: list[Place]) -> list[int]:
+        """The numbers of the pieces that places lie in."""
+        return [int(self.labels[self._in_window(place)]) for place in places]
+
+    def depth_at(self, place: Place) -> float:
+        """The depth of a pixel."""
+        return float(self.depth[self._in_window(place)])
+
+    def is_near(self, place: Place, radius: int) -> BoolArray:
+        """(N,), which pixels a disk covers."""
+        disk = np.zeros(self.labels.shape, np.uint8)
+        row, col = self._in_window(place)
+        cv2.circle(disk, (col, row), radius, 1, -1)
+        return self._at_pixels(disk.view(bool))
 
     def deepest(self) -> FloatArray:
         """Of every piece."""
-        deepest = np.zeros(self.count, np.float32)
-        np.maximum.at(deepest, self.labels.ravel(), self.depth.ravel())
+        deepest = np.zeros(self.pieces.max() + 1, np.float32)
+        np.maximum.at(deepest, self.pieces, self.depths)
         return deepest
 
     def means(self, values: FloatArray) -> NDArray[np.float64]:
-        """Mean value in every piece."""
-        flat = self.labels.ravel()
-        sums = np.bincount(flat, values.ravel(), minlength=self.count)
-        counts = np.bincount(flat, minlength=self.count)
-        return np.asarray(sums / counts.clip(min=1))
+        """Mean in every piece of values (h, w) of the arrays."""
+        sums = np.bincount(self.pieces, values[self.rows, self.cols])
+        return np.asarray(sums / np.bincount(self.pieces).clip(min=1))
 
     def clicked_depth(self) -> float:
         """The depth of what was clicked: users miss the middle, so it is looked for nearby."""
         deepest = 0.0
-        for click in self.clicks:
-            here = self.labels == self.labels[click.row, click.col]
-            near = np.zeros(here.shape, np.uint8)
-            radius = int(2 * self.depth[click.row, click.col]) + 1
-            cv2.circle(near, (click.col, click.row), radius, 1, -1)
-            deepest = max(deepest, float(self.depth[here & near.view(bool)].max()))
+        for click, piece in zip(self.clicks, self.pieces_of(self.clicks), strict=True):
+            near = self.is_near(click, int(2 * self.depth_at(click)) + 1)
+            deepest = max(deepest, float(self.depths[near & (self.pieces == piece)].max()))
         return deepest
 
     def deep_without_click(self, allowed: float) -> BoolArray:
-        """(h, w), of clicked pieces the parts deeper than allowed that hold no click."""
+        """(N,), of clicked pieces the parts deeper than allowed that hold no click."""
         core = self.depth > allowed
         if not self.clicks or not core.any():
-            return np.zeros(core.shape, bool)
+            return np.zeros(self.pieces.shape, bool)
         away = cv2.distanceTransform((~core).view(np.uint8), cv2.DIST_L2, 5)
         deep = (self.labels > 0) & (away <= allowed)
         _, parts = cv2.connectedComponents(deep.view(np.uint8), connectivity=8)
-        meant = [parts[c.row, c.col] for c in self.clicks]
-        return deep & ~np.isin(parts, meant)
+        meant = [parts[self._in_window(click)] for click in self.clicks]
+        return self._at_pixels(deep & ~np.isin(parts, meant))
+
+    def _in_window(self, place: Place) -> tuple[int, int]:
+        """(row, col)."""
+        return place.row - self.box.top, place.col - self.box.left
+
+    def _at_pixels(self, window: BoolArray) -> BoolArray:
+        """Of (h, w) in the window, the values of the pixels, (N,)."""
+        return window[self.rows - self.box.top, self.cols - self.box.left]
 
 
 def _changes(before: BoolArray, after: BoolArray, clicks: Sequence[Place]) -> Iterator[_Change]:
     """What was added and what was removed, if anything."""
     for added in (True, False):
         change = (after & ~before) if added else (before & ~after)
-        if not change.any():
+        left, top, width, height = cv2.boundingRect(change.view(np.uint8))
+        if not width:
             continue
-        count, labels = cv2.connectedComponents(change.view(np.uint8), connectivity=8)
-        padded = np.pad(change.view(np.uint8), 1)  # a change ends at the border of the crop
-        depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-        depths = np.asarray(depth, np.float32)
-        here = [c for c in clicks if change[c.row, c.col]]
-        own = [c for c in here if c.positive == added]
-        against = [c for c in here if c.positive != added]
-        yield _Change(added, count, np.asarray(labels, np.int32), depths, own, against)
+        box = Box(top, left, top + height, left + width)
+        bits = change[box.slices].view(np.uint8)
+        _, labels = cv2.connectedComponents(bits, connectivity=8)
+        # Surrounded by zeros: a change ends at the border of the crop, too.
+        padded = cv2.copyMakeBorder(bits, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+        depth = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), np.float32)[1:-1, 1:-1]
+        rows, cols = np.nonzero(bits)
+        here = [click for click in clicks if change[click.row, click.col]]
+        yield _Change(
+            added,
+            box,
+            np.asarray(labels, np.int32),
+            depth,
+            rows + top,
+            cols + left,
+            np.asarray(labels[rows, cols], np.int32),
+            depth[rows, cols],
+            [click for click in here if click.positive == added],
+            [click for click in here if click.positive != added],
+        )

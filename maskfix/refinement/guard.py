@@ -94,9 +94,12 @@ def _explodes(before: Mask, after: Mask, clicks: Sequence[Click], limits: Limits
 def _strays(before: Mask, after: Mask, clicks: Sequence[Click], limits: Limits) -> str | None:
     box = enclose(before.box, after.box)
     old, new = before.window(box), after.window(box)
+    added = new & ~old
+    if np.count_nonzero(added) <= limits.stray_area * before.area:
+        return None  # wherever it is
     distance = cv2.distanceTransform((~old).view(np.uint8), cv2.DIST_L2, 5)
     far = distance > limits.stray_distance * np.sqrt(before.area)
-    share = np.count_nonzero(new & far) / before.area
+    share = np.count_nonzero(added & far) / before.area
     if share <= limits.stray_area:
         return None
     return f"the mask grew far away from where it was, by {100 * share:.0f} % of its area"
@@ -107,7 +110,9 @@ def _unasked(before: Mask, after: Mask, clicks: Sequence[Click], limits: Limits)
     old, new = before.window(box), after.window(box)
     allowed = limits.unasked_depth * np.sqrt(before.area)
     for change, positive in ((new & ~old, True), (old & ~new, False)):
-        padded = np.pad(change.view(np.uint8), 1)
+        if np.count_nonzero(change) <= allowed**2:
+            continue  # nothing that deep has so few pixels
+        padded = cv2.copyMakeBorder(change.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
         depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
         if depth.max(initial=0) <= allowed:
             continue

@@ -1,6 +1,6 @@
 """One chunk of images through the predictor: where the work of a run is done.
 
-Images are read ahead in threads while the network works.
+Images are read, and results judged, in threads while the network works.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from maskfix.errors import InstanceError
 from maskfix.formats import ImageItem
@@ -24,7 +24,6 @@ from maskfix.refinement.plan import Task
 from maskfix.refinement.split import SplitJob
 from maskfix.threads import map_ahead
 
-IN_FLIGHT = 2  # instances in progress, in network batches
 READ_AHEAD = 2  # images, per thread
 READ_BYTES = 256 << 20  # of images that wait, with their masks; a larger one is read when wanted
 
@@ -40,6 +39,14 @@ class Finished:
 
     lines: list[dict[str, Any]]
     matched_by: dict[str, int]
+
+
+class Result(NamedTuple):
+    """What came of an instance: a finished job, or at once the outcome."""
+
+    place: int  # in the report
+    item: ImageItem
+    came: InstanceJob | Outcome
 
 
 class Worker:
@@ -69,10 +76,12 @@ class Worker:
         """
         self._matched_by.clear()
         lines: list[tuple[int, dict[str, Any]]] = []
-        for place, outcome in self._outcomes(chunk, tell):
-            if outcome.row.status == "failed" and self.config.fail_fast:
-                raise InstanceError(f"{outcome.row.image}: {outcome.row.reason}")
-            lines.append((place, pack(outcome)))  # masks as bits would fill the memory
+        results, ahead = self._results(chunk, tell), self.predictor.in_flight
+        for place, line in map_ahead(self._settle, results, self._pool, ahead):
+            row = line["row"]
+            if row["status"] == "failed" and self.config.fail_fast:
+                raise InstanceError(f"{row['image']}: {row['reason']}")
+            lines.append((place, line))
             tell(0, 1)
         lines.sort(key=lambda pair: pair[0])
         return Finished([line for _, line in lines], dict(self._matched_by))
@@ -81,11 +90,9 @@ class Worker:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _outcomes(
-        self, chunk: list[int], tell: Callable[[int, int], object]
-    ) -> Iterator[tuple[int, Outcome]]:
+    def _results(self, chunk: list[int], tell: Callable[[int, int], object]) -> Iterator[Result]:
         """The instances of a chunk as they finish, each with its place in the report."""
-        done: deque[tuple[int, Outcome]] = deque()
+        done: deque[Result] = deque()
         places: dict[int, tuple[int, ImageItem]] = {}
 
         def jobs() -> Iterator[InstanceJob]:
@@ -96,25 +103,30 @@ class Worker:
                 if loaded.problem:
                     affected: list[Task | None] = [*loaded.tasks] or [None]
                     for task in affected:
-                        done.append((place, failed(bare, task, loaded.problem)))
+                        done.append(Result(place, bare, failed(bare, task, loaded.problem)))
                         place += 1
                     continue
                 for task in loaded.tasks:
                     job = self._begin(loaded, task)
                     if isinstance(job, Outcome):
-                        done.append((place, job))
+                        done.append(Result(place, bare, job))
                     else:
                         places[id(job)] = place, bare
                         yield job
                     place += 1
                 del loaded  # before the next one is read
 
-        for job in drive(self.predictor, jobs(), IN_FLIGHT * self.predictor.at_once):
-            place, item = places.pop(id(job))
-            yield place, self._conclude(item, job)
+        for job in drive(self.predictor, jobs(), self.predictor.in_flight):
+            yield Result(*places.pop(id(job)), job)
             while done:
                 yield done.popleft()
         yield from done
+
+    def _settle(self, result: Result) -> tuple[int, dict[str, Any]]:
+        """A place, and its line of the journal: masks as bits would fill the memory."""
+        came = result.came
+        outcome = came if isinstance(came, Outcome) else self._conclude(result.item, came)
+        return result.place, pack(outcome)
 
     def _begin(self, loaded: Loaded, task: Task) -> InstanceJob | Outcome:
         """Start a task, or finish it at once when the network has no part in it."""

@@ -75,8 +75,9 @@ def make_picture(
     scale = min(1.0, LONGEST / max(region.height, region.width))
     size = max(1, round(region.width * scale)), max(1, round(region.height * scale))
     crop: Any = image[region.slices]
-    if scale < 1:
-        crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
+    if scale < 1:  # from half the size on no pixel is passed over, and averaging takes 8 x as long
+        how = cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA
+        crop = cv2.resize(crop, size, interpolation=how)
     bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
     done, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
