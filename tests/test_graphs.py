@@ -138,4 +138,4 @@ def test_the_check_finds_what_it_looks_for() -> None:
 @pytest.mark.gpu
 @needs_cuda
 def test_a_predictor_on_cuda_records() -> None:
-    assert isinstance(Predictor(build_network("lite").eval().cuda())._call, Recorded)
+    assert isinstance(Predictor(build_network("lite").eval().cuda()).logits, Recorded)

@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskfix.bench.scenes import make_scene
 from maskfix.config import Precision
 from maskfix.errors import UsageError
-from maskfix.masks import Mask
+from maskfix.masks import Mask, iou
 from maskfix.model import device as device_module
 from maskfix.model import inference
 from maskfix.model.checkpoint import load_model
-from maskfix.model.device import check_precision
-from maskfix.model.inference import PackedConv, one_thread_a_call, pack, prepare
+from maskfix.model.convolution import FixedConv, TrunkConv, has_pointwise_convolution
+from maskfix.model.device import check_precision, multiplies_bfloat16
+from maskfix.model.inference import InFloat32, PackedConv, halve, one_thread_a_call, pack, prepare
 from maskfix.model.registry import build_network
 from maskfix.predictor import Predictor, Session
 from maskfix.types import Click
@@ -178,6 +180,62 @@ def test_bfloat16_answers_nearly_as_float32() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_bfloat16_on_cuda() -> None:
     check_halved(*halved("cuda"))
+
+
+def test_bfloat16_leaves_what_is_near_the_input() -> None:
+    network = halve(prepare(build("lite")))
+    kinds = {name: p.dtype for name, p in network.state_dict().items() if name.endswith("weight")}
+    assert isinstance(network.get_submodule("encoder.blocks.1"), InFloat32)
+    assert kinds["encoder.stem.layer.weight"] == torch.float32
+    assert kinds["encoder.blocks.1.layer.depthwise.weight"] == torch.float32
+    for name in ("encoder.blocks.2.expand", "encoder.blocks.11.project", "head", "attention.0.qkv"):
+        assert kinds[f"{name}.weight"] == torch.bfloat16
+    plain = halve(prepare(build("hrnet18s")))  # names nothing
+    assert not any(isinstance(module, InFloat32) for module in plain.modules())
+
+
+def test_bfloat16_masks_are_those_of_float32() -> None:
+    """At the size that is used, from damaged masks to better ones; emulated where it must be."""
+    model = load_model("lite")
+    plain, half = Predictor(model), Predictor(replace(model, precision="bfloat16"))
+    found = []
+    for number in range(2):
+        scene = make_scene(number)
+        masks = []
+        for predictor in (plain, half):
+            session = predictor.start(scene.image, scene.damaged[number])
+            session.clicks = [scene.clicks[number]]
+            predictor.step([session])
+            masks.append(session.mask())
+        assert masks[0] != scene.damaged[number]
+        found.append(iou(*masks))
+    assert min(found) > 0.998
+
+
+@pytest.mark.parametrize(("has_it", "packed"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_halved_layers_are_packed_where_the_processor_has_the_numbers(
+    has_it: bool, packed: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        inference, "has_pointwise_convolution", lambda dtype: has_it or dtype == torch.float32
+    )
+    network = pack(halve(prepare(build("lite"))), keep=True)
+    layer = network.get_submodule("encoder.blocks.2.expand")
+    assert isinstance(layer, PackedConv) == has_it
+    near_input = network.get_submodule("encoder.stem").layer
+    assert isinstance(near_input, PackedConv) and near_input.weight.dtype == torch.float32
+    kinds = {m.weight.dtype for m in network.modules() if isinstance(m, PackedConv)}
+    assert kinds == {torch.float32, packed}
+
+
+def test_numbers_are_tried_out_before_a_layer_is_packed_for_them() -> None:
+    assert has_pointwise_convolution(torch.bfloat16) or not multiplies_bfloat16()
+    assert not has_pointwise_convolution(torch.float64)
+    if has_pointwise_convolution(torch.bfloat16):
+        layer = FixedConv(TrunkConv(8, 16))
+        half = PackedConv(halve(nn.Sequential(layer))[0], keep=True)  # type: ignore[index]
+        x = torch.rand(1, 8, 8, 8)
+        torch.testing.assert_close(half(x).float(), layer(x).float(), rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize(

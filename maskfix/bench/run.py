@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from maskfix.bench.machine import (
     describe_machine,
@@ -33,7 +33,8 @@ from maskfix.evaluate import Case, CaseJob, Rules, run_cases
 from maskfix.model.checkpoint import Model, load_model, save_weights
 from maskfix.model.device import choose_device, multiplies_bfloat16
 from maskfix.model.flops import measure_cost
-from maskfix.model.inference import halve, one_thread_a_call, prepare
+from maskfix.model.graphs import WORTHWHILE
+from maskfix.model.inference import one_thread_a_call
 from maskfix.model.registry import NETWORKS, build_network
 from maskfix.predictor import FastProtocol, PaperProtocol, Predictor, Request
 from maskfix.refinement.run import Refinement
@@ -173,48 +174,53 @@ class Bench:
     def _ways_on_cpu(self) -> dict[str, tuple[int, Callable[[], object]]]:
         """Name -> inputs in one go, and what to do."""
         threads = torch.get_num_threads()
-        predictor, many = self._make_predictor(), 2 * threads
-        plain_input, our_input = self._input(1), self._input(1, torch.channels_last)
+        given, many = self._input(1, torch.channels_last), 2 * threads
 
-        @torch.inference_mode()
-        def call() -> None:
-            predictor.network(*our_input)
+        def side_by_side(predictor: Predictor) -> None:
+            def call() -> None:
+                with torch.inference_mode():  # a setting of the thread
+                    predictor.logits(*given)
 
-        def side_by_side() -> None:
             with one_thread_a_call():
                 wait([predictor.submit(call) for _ in range(many)])
 
-        ways: dict[str, tuple[int, Callable[[], object]]] = {
-            "plain module": (1, lambda: self.network(*plain_input)),
-            "folded and packed": (1, call),
-            f"{threads} calls side by side": (many, side_by_side),
-        }
-        if multiplies_bfloat16():
-            half = halve(prepare(self.network))
-            ways["folded, bfloat16"] = 1, lambda: _in_bfloat16(half, our_input, "cpu")
+        ways = self._plain_way()
+        for title, predictor in self._predictors(multiplies_bfloat16()).items():
+            ways[f"folded and packed{title}"] = 1, partial(predictor.logits, *given)
+            ways[f"{threads} calls side by side{title}"] = many, partial(side_by_side, predictor)
         return ways
 
     def _ways_on_gpu(self) -> dict[str, tuple[int, Callable[[], object]]]:
         """As `_ways_on_cpu`: batches of different sizes."""
-        prepared, half = prepare(self.network), halve(prepare(self.network))
 
-        def way(network: nn.Module, batch: int, layout: torch.memory_format) -> Any:
-            given = self._input(batch, layout)
+        def call(predictor: Predictor, given: tuple[torch.Tensor, torch.Tensor]) -> None:
+            predictor.logits(*given)
+            finish(self.device)
 
-            def run() -> None:
-                if network is half:
-                    _in_bfloat16(network, given, self.device.type)
-                else:
-                    network(*given)
-                finish(self.device)
-
-            return batch, run
-
-        ways = {"plain module, batch 1": way(self.network, 1, torch.contiguous_format)}
-        for batch in BATCHES:
-            ways[f"folded, batch {batch}"] = way(prepared, batch, torch.channels_last)
-            ways[f"bfloat16, batch {batch}"] = way(half, batch, torch.channels_last)
+        ways = self._plain_way()
+        for title, predictor in self._predictors(True).items():
+            for batch in BATCHES:
+                given = self._input(batch, torch.channels_last)
+                for _ in range(WORTHWHILE):  # it is recorded
+                    call(predictor, given)
+                ways[f"batches of {batch}{title}"] = batch, partial(call, predictor, given)
         return ways
+
+    def _plain_way(self) -> dict[str, tuple[int, Callable[[], object]]]:
+        given = self._input(1)
+
+        def call() -> None:
+            self.network(*given)
+            finish(self.device)
+
+        return {"plain module": (1, call)}
+
+    def _predictors(self, with_half: bool) -> dict[str, Predictor]:
+        """By the end of their names."""
+        predictors = {"": Predictor(self.model)}
+        if with_half:
+            predictors[", bfloat16"] = Predictor(replace(self.model, precision="bfloat16"))
+        return predictors
 
     def _input(
         self, batch: int, layout: torch.memory_format = torch.contiguous_format
@@ -228,7 +234,7 @@ class Bench:
 
     def _predictor(self) -> list[Row]:
         """A click on a given mask: one instance after the other, and together."""
-        predictor = self._make_predictor()
+        predictor = Predictor(self.model)
         scene = make_scene(0)
         requests = [
             Request(scene.image, [click], mask)
@@ -298,7 +304,7 @@ class Bench:
 
     def _eval(self) -> list[Row]:
         """The NoC loop: instance by instance, and many in progress."""
-        predictor = self._make_predictor()
+        predictor = Predictor(self.model)
         rules = Rules(max_clicks=EVAL_CLICKS, target_iou=1.01)
         scenes = [make_scene(seed) for seed in range(1 if self.config.quick else 3)]
         cases = [
@@ -330,9 +336,6 @@ class Bench:
             for name, timing in timings.items()
         ]
 
-    def _make_predictor(self) -> Predictor:
-        return Predictor(self.model)
-
 
 def _load(name: str, device: torch.device, folder: Path) -> Model:
     """A model; for the bare name of a network, one with random weights in a file in `folder`."""
@@ -357,8 +360,3 @@ def _rate(name: str, timing: Timing, count: int, what: str) -> Row:
         "of": what,
         "rounds": len(timing.seconds),
     }
-
-
-def _in_bfloat16(network: nn.Module, given: tuple[torch.Tensor, torch.Tensor], kind: str) -> None:
-    with torch.autocast(kind, torch.bfloat16):
-        network(*given)

@@ -63,12 +63,30 @@ def _gains_if_even(weight: Tensor) -> bool:
 
 
 @cache
-def has_pointwise_convolution() -> bool:
-    """Whether this build of torch has oneDNN and what is called of it; other versions may not."""
+def has_pointwise_convolution(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this build of torch has oneDNN and what is called of it; other versions may not. For
+    other numbers than float32 it is tried out: not every processor has them."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     names = "_convolution_pointwise", "_reorder_convolution_weight"
-    return all(hasattr(torch.ops.mkldnn, name) for name in names)
+    if not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    return dtype == torch.float32 or _works(dtype)
+
+
+def _works(dtype: torch.dtype) -> bool:
+    x = torch.linspace(-2, 2, 512, dtype=dtype).view(1, 8, 8, 8)
+    weight, bias = torch.linspace(-1, 1, 128, dtype=dtype).view(16, 8, 1, 1), x[0, 0].flatten()[:16]
+    geometry = [0, 0], [1, 1], [1, 1], 1
+    try:
+        arranged = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(x.shape))
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, arranged, bias, *geometry, "hardtanh", [0.0, CEILING], ""
+        )
+    except RuntimeError:
+        return False
+    expected = F.conv2d(x.float(), weight.float(), bias.float()).clamp(0, CEILING)
+    return y.dtype == dtype and torch.allclose(y.float(), expected, rtol=0, atol=0.05)
 
 
 def _is_fused(x: Tensor, weight: Tensor) -> bool:

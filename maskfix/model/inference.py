@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +44,28 @@ def prepare(network: nn.Module) -> nn.Module:
     return laid_out
 
 
+class InFloat32(nn.Module):
+    """A layer that computes with float32 under autocast, too."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = self.layer(x.float())
+        return y
+
+
 def halve(network: nn.Module) -> nn.Module:
     """Turn kernels and matrices of a prepared network into bfloat16, in place, so that autocast
-    finds nothing to convert."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | FixedConv):
+    finds nothing to convert; what is `ClickNetwork.precise` stays float32."""
+    precise = network.precise if isinstance(network, ClickNetwork) else ()
+    for name in precise:
+        _replace(network, name, InFloat32(network.get_submodule(name)))
+    kept = tuple(f"{name}." for name in precise)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | FixedConv) and not name.startswith(kept):
             module.to(torch.bfloat16)
     return network
 
@@ -144,7 +161,9 @@ class PackedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self._arranged(tuple(x.shape)) if self.keep else self.weight
         run = torch.ops.mkldnn._convolution_pointwise
-        y: Tensor = run(x, weight, self.bias, *self.geometry, *self.activation, "")
+        y: Tensor = run(
+            x.to(self.weight.dtype), weight, self.bias, *self.geometry, *self.activation, ""
+        )
         return y
 
     def _arranged(self, shape: tuple[int, ...]) -> Tensor:
@@ -162,21 +181,24 @@ def pack(network: nn.Module, keep: bool) -> nn.Module:
     """Replace the convolutions of a prepared network by `PackedConv`, in place.
 
     Args:
-        network: from `prepare`. Off the CPU, without oneDNN, or if it is not maskfix's own, it is
-            returned as it is.
+        network: from `prepare` or `halve`. Off the CPU, without oneDNN, or if it is not maskfix's
+            own, it is returned as it is; layers with numbers that the processor lacks stay.
         keep: inputs are of few sizes, for which arranged weights are kept.
     """
     if not isinstance(network, ClickNetwork) or network.mean.device.type != "cpu":
-        return network
-    if not has_pointwise_convolution():
         return network
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _pack_with_activations(module, keep)
     for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d | FixedConv):
+        if _can_be_packed(module):
             _replace(network, name, PackedConv(module, keep))
     return network
+
+
+def _can_be_packed(layer: nn.Module) -> TypeGuard[nn.Conv2d | FixedConv]:
+    is_one = isinstance(layer, nn.Conv2d | FixedConv)
+    return is_one and has_pointwise_convolution(layer.weight.dtype)
 
 
 def _pack_with_activations(steps: nn.Sequential, keep: bool) -> None:
@@ -184,7 +206,7 @@ def _pack_with_activations(steps: nn.Sequential, keep: bool) -> None:
     layers = [i for i, step in enumerate(steps) if not isinstance(step, nn.Identity)]
     for first, second in pairwise(layers):
         convolution, activation = steps[first], type(steps[second])
-        if isinstance(convolution, nn.Conv2d) and activation in ACTIVATIONS:
+        if _can_be_packed(convolution) and activation in ACTIVATIONS:
             steps[first] = PackedConv(convolution, keep, activation)
             steps[second] = nn.Identity()
 

@@ -146,6 +146,7 @@ class Lite(ClickNetwork):
     """
 
     backbone_prefixes = ("encoder.",)
+    precise = ("encoder.stem", "encoder.blocks.0", "encoder.blocks.1")
 
     def __init__(self, radius: float = 5) -> None:
         super().__init__(ClickMaps(radius), with_prev_mask=True)

@@ -46,9 +46,12 @@ class ClickNetwork(nn.Module):
     Attributes:
         backbone_prefixes: starts of the names of those parameters that come from ImageNet weights
             or learn as slowly as these do; training multiplies their learning rate by 0.1.
+        precise: layers near the input, of one argument, that keep float32 where the rest computes
+            with bfloat16: what is lost there is lost for all that follows.
     """
 
     backbone_prefixes: tuple[str, ...] = ()
+    precise: tuple[str, ...] = ()
     mean: Tensor
     std: Tensor
 

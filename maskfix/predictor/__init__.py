@@ -65,6 +65,10 @@ class Predictor:
             has its own.
         batch_size: most network inputs in one call; a flip counts as one more. On the CPU every
             instance has a call of its own, as many side by side as torch has threads.
+
+    Attributes:
+        logits: what the network answers to the tensors that `ClickNetwork` describes, on its
+            device: (B, 1, H, W) float32. To be called in inference mode.
     """
 
     def __init__(
@@ -89,14 +93,14 @@ class Predictor:
         self.half = isinstance(model, Model) and model.precision == "bfloat16"
         if isinstance(network, nn.Module):
             keep, prepared = isinstance(settings, FastProtocol), prepare(network)
-            self.network = halve(prepared) if self.half else pack(prepared, keep)
+            self.network = pack(halve(prepared) if self.half else prepared, keep)
         self.with_mask = bool(getattr(network, "with_prev_mask", True))
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))
         self.in_batches = self.device.type != "cpu"
-        self._call: Callable[[Tensor, Tensor], Tensor] = self._logits
+        self.logits: Callable[[Tensor, Tensor], Tensor] = self._logits
         if self.device.type == "cuda" and isinstance(network, ClickNetwork):
-            self._call = Recorded(self._logits)
+            self.logits = Recorded(self._logits)
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "predict")
         self._last: tuple[Session, Digest, Digest] | None = None  # of image and answer
@@ -299,7 +303,7 @@ class Predictor:
         image, points = network_inputs(views, self.with_mask, self.flip, pinned=on_cuda)
         image = image.to(self.device, non_blocking=on_cuda)
         points = points.to(self.device, non_blocking=on_cuda)
-        logits = self._call(image, points)
+        logits = self.logits(image, points)
         if self.flip:
             logits = average_mirrored(logits)
         return Answer(logits.sigmoid())
