@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from maskfix.errors import CheckpointError
 from maskfix.model.click_maps import ClickMaps
-from maskfix.model.convolution import ConvNorm, TrunkConv
+from maskfix.model.convolution import ConvNorm, TrunkConv, convolve
 from maskfix.model.network import IMAGENET_MEAN, IMAGENET_STD, ClickNetwork, Features
 
 # EfficientNet-Lite0: (expansion, output channels, repeats, stride, kernel) a stage
@@ -90,8 +90,10 @@ class MapsTransform(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.3))
 
     def forward(self, encoding: Tensor) -> Tensor:
-        fused: Tensor = self.mix(F.relu6(self.down(encoding)))
-        return fused * self.scale
+        x = F.relu6(self.down(encoding), inplace=True)
+        weight, bias = self.mix.weight * self.scale, self.mix.bias
+        assert bias is not None
+        return convolve(x, weight, bias * self.scale, linear=True)
 
 
 class AttentionBlock(nn.Module):
@@ -192,17 +194,18 @@ class Lite(ClickNetwork):
         return Features(self.up2(quarter, s2), (quarter, encoding))
 
     def classify(self, features: Features, height: int, width: int) -> dict[str, Tensor]:
-        """See `ClickNetwork`; delta + gate * mask, without the padding."""
+        """See `ClickNetwork`; delta + gate * mask, without the padding. Auxiliary logits are for
+        training only."""
         quarter, encoding = features.rest
         size = encoding.shape[2:]
         delta, gate = self.head(features.main).split(1, dim=1)  # (B, 1, H/2, W/2)
         given = MASK_LOGIT * (2 * encoding[:, :1] - 1)
         logits = _resize(delta, *size) + _resize(gate.sigmoid(), *size) * given
-        aux = _resize(self.aux_head(quarter), *size)
-        return {
-            "instances": logits[..., :height, :width],
-            "instances_aux": aux[..., :height, :width],
-        }
+        answer = {"instances": logits[..., :height, :width]}
+        if self.training:
+            auxiliary = _resize(self.aux_head(quarter), *size)
+            answer["instances_aux"] = auxiliary[..., :height, :width]
+        return answer
 
     def load_trunk_state(self, state: dict[str, Tensor]) -> None:
         """Start the encoder from ImageNet weights in the keys of `efficientnet_lite_pytorch`.

@@ -60,7 +60,9 @@ class ClickNetwork(nn.Module):
         self.click_maps = click_maps
         self.with_prev_mask = with_prev_mask
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / std, persistent=False)
+        self.register_buffer("shift", -self.mean / std, persistent=False)
 
     @property
     def encoding_channels(self) -> int:
@@ -80,7 +82,7 @@ class ClickNetwork(nn.Module):
             the normalised RGB image (B, 3, H, W), and the encoding (B, E, H, W): previous mask
             (raw probabilities), positive map, negative map.
         """
-        rgb = (image[:, :3] - self.mean) / self.std
+        rgb = torch.addcmul(self.shift, image[:, :3], self.scale)
         maps = self.click_maps(points, image.shape[2], image.shape[3]).to(image.dtype)
         encoding = torch.cat([image[:, 3:], maps], dim=1) if self.with_prev_mask else maps
         return rgb, encoding
