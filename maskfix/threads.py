@@ -40,6 +40,7 @@ def map_ahead(
 
     for item in items:
         waiting.append(pool.submit(function, item))
+        del item  # while the next one is made
         while len(waiting) > most:
             yield take()
     while waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -21,7 +22,9 @@ from maskfix.model.convolution import FixedConv, TrunkConv, has_pointwise_convol
 from maskfix.model.device import check_precision, multiplies_bfloat16
 from maskfix.model.inference import InFloat32, PackedConv, halve, one_thread_a_call, pack, prepare
 from maskfix.model.registry import build_network
-from maskfix.predictor import Predictor, Session
+from maskfix.predictor import FastProtocol, Predictor, Session
+from maskfix.predictor.fast import FastSession
+from maskfix.predictor.session import FloatArray
 from maskfix.types import Click
 
 POINTS = torch.tensor([[[20.0, 30.0, 0.0], [-1.0, -1.0, -1.0]]])
@@ -156,6 +159,35 @@ def test_batches_shrink_when_memory_is_full_and_failures_stay_alone() -> None:
     assert predictor.batch_size == 1
     with pytest.raises(ValueError, match="too bright"):
         predictor.step(sessions)
+
+
+class Slow(FastSession):
+    """Takes an answer late, or not at all."""
+
+    taken = 0
+
+    def accept(self, probabilities: FloatArray) -> bool:
+        if not self.clicks:
+            raise ValueError("no")
+        time.sleep(0.2)
+        self.taken += 1
+        return False
+
+
+def test_nothing_goes_on_after_an_error() -> None:
+    predictor = Predictor(Greedy(), "fast", flip=False, batch_size=1)
+    predictor.in_batches = True
+    assert isinstance(predictor.protocol, FastProtocol)
+    image = np.zeros((64, 64, 3), np.uint8)
+    sessions = [Slow(predictor.protocol, image, None) for _ in range(20)]
+    for session in sessions[1:]:
+        session.clicks = [Click(x=30, y=30, positive=True)]
+    with pytest.raises(ValueError, match="no"):
+        predictor.step(sessions)
+    taken = [session.taken for session in sessions]
+    assert taken == [0, *[1] * 7, *[0] * 12], "eight are in flight"
+    time.sleep(0.3)
+    assert taken == [session.taken for session in sessions]
 
 
 def halved(device: str) -> tuple[list[np.ndarray], list[np.ndarray]]:

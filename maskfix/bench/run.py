@@ -217,10 +217,10 @@ class Bench:
 
     def _predictors(self, with_half: bool) -> dict[str, Predictor]:
         """By the end of their names."""
-        predictors = {"": Predictor(self.model)}
+        models = {"": self.model}
         if with_half:
-            predictors[", bfloat16"] = Predictor(replace(self.model, precision="bfloat16"))
-        return predictors
+            models[", bfloat16"] = replace(self.model, precision="bfloat16")
+        return {end: Predictor(model, batch_size=max(BATCHES)) for end, model in models.items()}
 
     def _input(
         self, batch: int, layout: torch.memory_format = torch.contiguous_format

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-MOST_RECORDED = 64  # sizes; each keeps memory for its inputs
+MOST_BYTES = 1 << 30  # of the inputs and results of all recordings
 WORTHWHILE = 3  # times that a size turns up before it is recorded
 WARM_UP = 2  # runs before a recording, in which libraries choose their kernels
 
@@ -22,6 +22,8 @@ Run = Callable[[], Tensor]
 Record = Callable[[Run], tuple[Callable[[], object], Tensor]]
 """Record what a function does on the device: returns what does it again, and where the result of
 that will lie."""
+
+_one_at_a_time = threading.Lock()  # what another one waits for would spoil a recording
 
 
 class Recording(NamedTuple):
@@ -41,23 +43,35 @@ class CudaGraphs:
     """
 
     def __init__(self) -> None:
+        self._streams: tuple[Any, Any] | None = None  # libraries keep memory for every stream
         self._pool: Any = None
 
     def __call__(self, run: Run) -> tuple[Callable[[], object], Tensor]:
-        """See `Record`."""
-        # A recording must not begin on the default stream.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                run()
-        torch.cuda.current_stream().wait_stream(stream)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
+        """See `Record`.
+
+        Raises:
+            RuntimeError: there is no memory for it, or something that cannot be recorded.
+        """
+        if self._streams is None:
+            make: Any = torch.cuda.Stream
+            self._streams = make(), make()
+        (warm, recording), before = self._streams, torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile.
-        with torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
-            result = run()
+        with _one_at_a_time:
+            try:
+                warm.wait_stream(before)
+                with torch.cuda.stream(warm):
+                    for _ in range(WARM_UP):
+                        run()
+                # Other threads may use the device meanwhile.
+                with torch.cuda.graph(
+                    graph, self._pool, recording, capture_error_mode="thread_local"
+                ):
+                    result = run()
+            finally:  # a recording that failed may leave its stream behind
+                torch.cuda.set_stream(before)
+                before.wait_stream(warm)
+        self._pool = graph.pool()
         return graph.replay, result
 
 
@@ -69,21 +83,29 @@ class Recorded:
     Args:
         network: (B, C, H, W) image and (B, 2N, 3) points to (B, 1, H, W) float32; what it makes of
             one image does not depend on the others, and nothing in it waits for the device.
+        most: images in a call; larger ones are not recorded.
         record: how to record it; by default as CUDA graphs.
     """
 
     def __init__(
-        self, network: Callable[[Tensor, Tensor], Tensor], record: Record | None = None
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        most: int,
+        record: Record | None = None,
     ) -> None:
-        self.network, self.record = network, record or CudaGraphs()
+        self.network, self.most, self.record = network, most, record or CudaGraphs()
         self.recordings: dict[tuple[int, ...], Recording] = {}
         self._seen: Counter[tuple[int, ...]] = Counter()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def __call__(self, image: Tensor, points: Tensor) -> Tensor:
         """See the class; the result is the caller's own."""
+        if len(image) > self.most:
+            return self.network(image, points)
         slots = points.shape[1] // 2  # of either sign
-        size = power_of_two(len(image)), *image.shape[1:], power_of_two(slots)
+        batch = min(power_of_two(len(image)), self.most)
+        size = batch, *image.shape[1:], power_of_two(slots)
         with self._lock:
             recording = self.recordings.get(size) or self._record(size, image, points)
             if recording is None:
@@ -95,10 +117,16 @@ class Recorded:
             recording.replay()
             return recording.result[: len(image)].clone()
 
+    def stop(self) -> None:
+        """Give the memory of all recordings back, and make no more."""
+        with self._lock:
+            self.recordings.clear()
+            self._bytes = MOST_BYTES
+
     def _record(self, size: tuple[int, ...], image: Tensor, points: Tensor) -> Recording | None:
         """Record a size if that is worthwhile and there is room for it."""
         self._seen[size] += 1
-        if self._seen[size] != WORTHWHILE or len(self.recordings) >= MOST_RECORDED:
+        if self._seen[size] < WORTHWHILE or self._bytes >= MOST_BYTES:
             return None
         batch, *of_image, slots = size
         own_image = image.new_zeros((batch, *of_image))
@@ -107,8 +135,10 @@ class Recorded:
         try:
             with torch.cuda.device(image.device if image.is_cuda else -1):
                 replay, result = self.record(lambda: self.network(own_image, own_points))
-        except RuntimeError:  # no memory for it, or something that cannot be recorded
+        except RuntimeError:  # and the next one would fail, too
+            self._bytes = MOST_BYTES
             return None
+        self._bytes += own_image.nbytes + result.nbytes
         self.recordings[size] = Recording(own_image, own_points, replay, result)
         return self.recordings[size]
 

@@ -53,7 +53,8 @@ class ClickNetwork(nn.Module):
     backbone_prefixes: tuple[str, ...] = ()
     precise: tuple[str, ...] = ()
     mean: Tensor
-    std: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, click_maps: ClickMaps, with_prev_mask: bool) -> None:
         super().__init__()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
@@ -98,9 +100,9 @@ class Predictor:
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))
         self.in_batches = self.device.type != "cpu"
-        self.logits: Callable[[Tensor, Tensor], Tensor] = self._logits
-        if self.device.type == "cuda" and isinstance(network, ClickNetwork):
-            self.logits = Recorded(self._logits)
+        logits = partial(_logits, self.network, self.half)
+        is_recorded = self.device.type == "cuda" and isinstance(network, ClickNetwork)
+        self.logits = Recorded(logits, batch_size) if is_recorded else logits
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "predict")
         self._last: tuple[Session, Digest, Digest] | None = None  # of image and answer
@@ -174,10 +176,11 @@ class Predictor:
                 and the others are; else the error is raised.
         """
         with one_thread_a_call():
-            if self.in_batches:
-                self._step_in_batches(sessions, failures)
-            else:
+            if not self.in_batches:
                 self._step_each(sessions, failures)
+                return
+            for first in range(0, len(sessions), self.in_flight):  # all at once may fill the memory
+                self._step_in_batches(sessions[first : first + self.in_flight], failures)
 
     def step_here(self, session: Session) -> None:
         """`step` for one session in the calling thread; in an answer's last bits it may differ from
@@ -252,12 +255,15 @@ class Predictor:
         waiting = list(sessions)
         while waiting:
             accepting: list[tuple[Session, Future[bool]]] = []
-            for group in self._groups(waiting, failures):
-                for part, answer in self._ask_safely(group, failures):
-                    accepting += [
-                        (session, self.submit(_take, session, answer, number))
-                        for number, (session, _) in enumerate(part)
-                    ]
+            try:
+                for group in self._groups(waiting, failures):
+                    for part, answer in self._ask_safely(group, failures):
+                        accepting += [
+                            (session, self.submit(_take, session, answer, number))
+                            for number, (session, _) in enumerate(part)
+                        ]
+            finally:  # nothing goes on behind the caller's back
+                wait([future for _, future in accepting])
             waiting = []
             for session, future in accepting:
                 if (error := future.exception()) is not None:
@@ -293,6 +299,8 @@ class Predictor:
                 return []
         half = len(group) // 2
         if out_of_memory:
+            if isinstance(self.logits, Recorded):
+                self.logits.stop()
             self.batch_size = half * (2 if self.flip else 1)
         return self._ask_safely(group[:half], failures) + self._ask_safely(group[half:], failures)
 
@@ -307,13 +315,6 @@ class Predictor:
         if self.flip:
             logits = average_mirrored(logits)
         return Answer(logits.sigmoid())
-
-    def _logits(self, image: Tensor, points: Tensor) -> Tensor:
-        """(B, 1, h, w) float32 on the device."""
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False
-        ):
-            return self.network(image, points)["instances"].float()
 
     def _replay(self, sessions: list[Session], step: Callable[[Sequence[Session]], None]) -> None:
         """Follow the clicks one by one; all sessions move in step."""
@@ -349,6 +350,13 @@ class Predictor:
         return session
 
 
+def _logits(network: Network, half: bool, image: Tensor, points: Tensor) -> Tensor:
+    """(B, 1, h, w) float32 on the device."""
+    kind = image.device.type
+    with torch.autocast(kind, torch.bfloat16, cache_enabled=False) if half else nullcontext():
+        return network(image, points)["instances"].float()
+
+
 class Answer:
     """A network's answer on its way from the device, (B, 1, h, w) probabilities.
 
@@ -360,16 +368,18 @@ class Answer:
         if not probabilities.is_cuda:
             self._values = probabilities.cpu()
             return
+        self._device = probabilities.device
         self._values = torch.empty(probabilities.shape, pin_memory=True)
         self._values.copy_(probabilities, non_blocking=True)
-        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._arrived.record(torch.cuda.current_stream(probabilities.device))
+        self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        self._arrived.record(torch.cuda.current_stream(self._device))
 
     def of(self, number: int) -> FloatArray:
         """(h, w), one of the batch; waits for it."""
         values: FloatArray = self._values.numpy()[number, 0]
         if self._arrived is not None:
-            self._arrived.synchronize()
+            with torch.cuda.device(self._device):  # else the thread would wake the first GPU
+                self._arrived.synchronize()
             values = values.copy()  # pinned memory is dear
         return values
 

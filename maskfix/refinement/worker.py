@@ -76,7 +76,7 @@ class Worker:
         """
         self._matched_by.clear()
         lines: list[tuple[int, dict[str, Any]]] = []
-        results, ahead = self._results(chunk, tell), self.predictor.in_flight
+        results, ahead = self._results(chunk, tell), 2 * self.config.workers
         for place, line in map_ahead(self._settle, results, self._pool, ahead):
             row = line["row"]
             if row["status"] == "failed" and self.config.fail_fast:
