@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from maskfix.bench import run as bench_run
@@ -126,6 +127,30 @@ def test_a_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(row["share"] for row in refine["stages"]) == pytest.approx(1, abs=0.05)
     called = {row["stage"] for row in refine["stages"] if row["cpu_ms"] > 0}
     assert called >= {*STAGES.values()}
+
+
+def test_what_is_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carried out on the CPU, which imitates bfloat16."""
+    monkeypatch.setattr(bench_run, "BATCHES", (1, 2))
+    monkeypatch.setattr(bench_run, "multiplies_bfloat16", lambda: True)
+    bench = Bench(BenchConfig("lite", "cpu"))
+    bench.size = 64
+    with torch.inference_mode():
+        ways = bench._ways_on_gpu()
+        for _, run in ways.values():
+            run()
+    bench.close()
+    assert {name: count for name, (count, _) in ways.items()} == {
+        "plain module": 1,
+        "batches of 1": 1,
+        "batches of 2": 2,
+        "batches of 1, bfloat16": 1,
+        "batches of 2, bfloat16": 2,
+    }
+    assert [name for name in bench._ways_on_cpu() if "bfloat16" in name] == [
+        "folded and packed, bfloat16",
+        f"{torch.get_num_threads()} calls side by side, bfloat16",
+    ]
 
 
 def test_a_network_without_weights_is_random() -> None:
