@@ -19,8 +19,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from torch import Tensor
 
 from maskfix.cli.main import main
+from maskfix.model.checkpoint import Model
+from maskfix.model.graphs import Recorded
+from maskfix.predictor import Predictor
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 HEIGHT, WIDTH = 96, 128
@@ -505,3 +509,32 @@ def test_resume_refuses_another_run(run: Run, tmp_path: Path) -> None:
     assert run("refine", *arguments, "--resume") == 0
     assert run("refine", *arguments, "--resume", "--simulate", 1) == 2
     assert run("refine", *arguments, "--overwrite", "--simulate", 1) == 0
+
+
+def test_batches_make_the_masks_of_single_calls(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens on a GPU, carried out on the CPU: recorded sizes, batches of several."""
+
+    class Batching(Predictor):
+        def __init__(self, model: Model, batch_size: int) -> None:
+            super().__init__(model, batch_size=batch_size)
+            self.in_batches = True
+            self.logits = Recorded(self.logits, batch_size, run_anew)
+
+    def run_anew(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        result = run()
+        return lambda: result.copy_(run()), result
+
+    found = []
+    for out in ("single", "batches"):
+        folder = tmp_path / out
+        inputs = ["--images", SAMPLES / "images", "--masks", SAMPLES / "preds.json"]
+        script = ["--clicks", SAMPLES / "clicks.yaml", "--reference", SAMPLES / "reference.json"]
+        assert run("refine", *inputs, *script, "--batch-size", 3, "--out", folder) == 0
+        rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
+        found.append([(row["image"], row["id"], float(row["iou_after"])) for row in rows])
+        monkeypatch.setattr("maskfix.refinement.run.Predictor", Batching)
+    assert [row[:2] for row in found[0]] == [row[:2] for row in found[1]]
+    for one, other in zip(*found, strict=True):
+        assert one[2] == pytest.approx(other[2], abs=2e-3)
