@@ -181,8 +181,8 @@ def training_click_candidates(
 
     Depths here are OpenCV's approximate ones, as in the published training code.
     """
-    missed = _rough_depth(reference & (probabilities < MASK_THRESHOLD))
-    spurious = _rough_depth(~reference & (probabilities > MASK_THRESHOLD))
+    missed = rough_depth(reference & (probabilities < MASK_THRESHOLD))
+    spurious = rough_depth(~reference & (probabilities > MASK_THRESHOLD))
     positive = bool(missed.max() > spurious.max())
     depth = missed if positive else spurious
     deepest = depth.max()
@@ -191,6 +191,7 @@ def training_click_candidates(
     return np.flatnonzero(depth > deepest / 2), positive
 
 
-def _rough_depth(region: BoolArray) -> NDArray[Any]:
-    padded = np.pad(region.view(np.uint8), 1)
+def rough_depth(region: BoolArray) -> NDArray[Any]:
+    """Distance to where a region ends, at the border of the array too: OpenCV's approximation."""
+    padded = cv2.copyMakeBorder(region.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]

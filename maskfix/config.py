@@ -37,7 +37,7 @@ class RefineConfig:
         device: auto, cpu, cuda, cuda:N or mps.
         precision: numbers that the network computes with; bfloat16 is for devices that have it.
         batch_size: most network inputs in one call.
-        workers: threads that read images.
+        workers: threads that read images and judge results.
         masks_format: overrules what the masks look like.
         segmentation: how changed COCO masks are written.
         simplify: leave out vertices of changed polygons that move the outline by at most so many

@@ -23,6 +23,7 @@ def show(
     clicks: Path | None = None,
     ids: set[str] | None = None,
     masks_format: str | None = None,
+    images_json: Path | None = None,
 ) -> tuple[int, list[str]]:
     """Write one PNG an image that has something to show.
 
@@ -34,6 +35,7 @@ def show(
         clicks: a click script whose clicks are drawn on the left.
         ids: draw only these instances, by their ids as text; all if None.
         masks_format: overrules what ``masks`` looks like.
+        images_json: for COCO results, a COCO file that names the images.
 
     Returns:
         the number of pictures, and what went wrong with the others, a line each.
@@ -41,10 +43,10 @@ def show(
     Raises:
         UsageError: ``out`` overlaps an input, or no instance has one of the ids.
     """
-    source = open_source(masks, images, None, masks_format)
-    earlier = open_source(before, images) if before else None
+    source = open_source(masks, images, images_json, masks_format)
+    earlier = open_source(before, images, images_json) if before else None
     scripts, problems = _scripts(clicks, source)
-    keep_apart(out, [images, masks, before, clicks])
+    keep_apart(out, [images, masks, before, clicks, images_json])
     out.mkdir(parents=True, exist_ok=True)
     written = 0
     for ordinal in range(len(source)):

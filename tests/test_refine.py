@@ -365,9 +365,13 @@ def test_results_with_a_list_of_images_and_a_reference(run: Run, tmp_path: Path)
     images = [{**image, "id": 100 + image["id"]} for image in content["images"]]
     (tmp_path / "list.json").write_text(json.dumps({"images": images, "categories": []}))
     arguments = ["--images", tmp_path / "images", "--masks", tmp_path / "results.json"]
-    arguments += ["--images-json", tmp_path / "list.json", "--out", tmp_path / "out"]
-    assert run("refine", *arguments, "--reference", tmp_path / "reference.json") == 0
+    arguments += ["--images-json", tmp_path / "list.json"]
+    reference = tmp_path / "reference.json"
+    assert run("refine", *arguments, "--reference", reference, "--out", tmp_path / "out") == 0
     assert all(row["iou_before"] > 0.5 for row in rows_of(tmp_path / "out"))
+    arguments += ["--before", tmp_path / "results.json", "--out", tmp_path / "pictures"]
+    assert run("show", *arguments) == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == len(results)
 
 
 def test_names_that_are_no_text_do_not_stop_a_run(run: Run, tmp_path: Path) -> None:

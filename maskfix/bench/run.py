@@ -112,7 +112,7 @@ class Bench:
         self.peak = 0.0  # GFLOP/s
 
     def run(self, say: Callable[[str], None] = lambda text: None) -> Row:
-        """Measure everything; see the README for what the result holds.
+        """Measure everything; every part says in its own method what it holds.
 
         Args:
             say: called with the name of every part as it begins.
@@ -216,7 +216,7 @@ class Bench:
         return {"plain module": (1, call)}
 
     def _predictors(self, with_half: bool) -> dict[str, Predictor]:
-        """By the end of their names."""
+        """What the predictor makes of the model, by what ends the names of its ways."""
         models = {"": self.model}
         if with_half:
             models[", bfloat16"] = replace(self.model, precision="bfloat16")
@@ -324,7 +324,9 @@ class Bench:
 
         ways = {
             "one at a time": one_by_one,
-            "many in progress": lambda: list(run_cases(predictor, cases, rules, 32)),
+            "many in progress": lambda: list(
+                run_cases(predictor, cases, rules, predictor.in_flight)
+            ),
         }
         timings = in_turn(ways, self.budget, least_rounds=2)
         clicks = EVAL_CLICKS * len(cases)

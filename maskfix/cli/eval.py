@@ -38,9 +38,9 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="A public benchmark by its name (GrabCut, Berkeley, DAVIS, SBD, PascalVOC, "
-            "COCO_MVal, DAVIS585, DAVIS585_SP, DAVIS585_STM), or any name for a folder or tar with "
-            "annotations.json, or with images and masks. Can be repeated.",
+            help="A public benchmark by its name (GrabCut, Berkeley, DAVIS, SBD, SBD_Train, "
+            "PascalVOC, COCO_MVal, DAVIS585, DAVIS585_SP, DAVIS585_STM), or any name for a folder "
+            "or tar with annotations.json, or with images and masks. Can be repeated.",
         ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of images, for --reference.")] = None,
@@ -57,13 +57,15 @@ def evaluate_command(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Name of shipped weights, or a weights file. Can be repeated."),
+        typer.Option(
+            help="Name of shipped weights, or a weights file; by default lite. Can be repeated."
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[=PATH]",
-            help="How clicks are answered: ritm, or, to compare with, "
+            help="How clicks are answered: ritm (the default), or, to compare with, "
             f"{', '.join(BASELINES)}. Can be repeated.",
         ),
     ] = None,
@@ -92,7 +94,9 @@ def evaluate_command(
     ] = None,
     precision: PrecisionOption = PrecisionName.float32,
     batch_size: BatchSize = 16,
-    workers: Annotated[int, typer.Option(help="Threads for the simulated users.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Threads for the simulated users; not for ritm on the CPU.")
+    ] = 1,
     strips: Annotated[int, typer.Option(help="Pictures of the N hardest instances of each.")] = 6,
     published: Annotated[
         bool,

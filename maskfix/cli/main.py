@@ -28,7 +28,6 @@ from maskfix.runtime import wait_passively
 
 app = typer.Typer(
     name="maskfix",
-    help="Repair instance masks in batch with a few clicks.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -79,7 +79,7 @@ def refine_command(
     device: Device = "auto",
     precision: PrecisionOption = PrecisionName.float32,
     batch_size: BatchSize = 16,
-    workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
+    workers: Annotated[int, typer.Option(help="Threads that read images and judge results.")] = 2,
     masks_format: MasksFormatOption = None,
     segmentation: Annotated[
         SegmentationKind, typer.Option(help="How changed COCO masks are written.")
@@ -181,5 +181,6 @@ def refine_command(
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
         typer.echo(summary_table(summary))
-        typer.echo(f"written to {summary['out']}; look at report.html there")
+        where = "" if config.shard else "; look at report.html there"
+        typer.echo(f"written to {summary['out']}{where}")
     return 1 if summary["status"]["failed"] else 0

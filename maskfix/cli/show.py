@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskfix.cli.options import Ids, Masks, MasksFormatOption
+from maskfix.cli.options import Ids, ImagesJson, Masks, MasksFormatOption
 from maskfix.words import counted
 
 
@@ -22,6 +22,7 @@ def show_command(
         Path | None, typer.Option(help="Click script; its clicks are drawn on the left.")
     ] = None,
     ids: Ids = None,
+    images_json: ImagesJson = None,
     masks_format: MasksFormatOption = None,
 ) -> int:
     """Draw masks on their images, one PNG an image.
@@ -31,7 +32,7 @@ def show_command(
     from maskfix.showing import show
 
     kind = masks_format.value if masks_format else None
-    written, problems = show(images, masks, out, before, clicks, parse_ids(ids), kind)
+    written, problems = show(images, masks, out, before, clicks, parse_ids(ids), kind, images_json)
     for problem in problems:
         typer.echo(f"not drawn: {problem}", err=True)
     typer.echo(f"{counted(written, 'picture')} in {out}")

@@ -25,7 +25,8 @@ def train_command(
         typer.Option(
             "--data",
             metavar="NAME=PATH",
-            help="Where a data set of the recipe is: folder, tar, COCO .json, or IMAGES:FILE.json.",
+            help="Where a data set of the recipe is: folder, tar, COCO .json, or IMAGES:FILE.json. "
+            "Can be repeated.",
         ),
     ] = None,
     out: Annotated[
@@ -52,7 +53,9 @@ def train_command(
     ] = 1,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting of the recipe. Can be repeated."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check recipe, data and weights; train nothing.")

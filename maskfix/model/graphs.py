@@ -23,7 +23,7 @@ Record = Callable[[Run], tuple[Callable[[], object], Tensor]]
 """Record what a function does on the device: returns what does it again, and where the result of
 that will lie."""
 
-_one_at_a_time = threading.Lock()  # what another one waits for would spoil a recording
+_one_at_a_time = threading.Lock()  # two recordings at the same time would spoil each other
 
 
 class Recording(NamedTuple):

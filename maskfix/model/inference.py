@@ -1,7 +1,8 @@
 """Faster networks that only predict.
 
 `prepare` folds batch norm and lays memory out channels last; the result can still be differentiated
-and exported. `pack` goes further on the CPU, for nothing but prediction.
+and exported. `halve` turns it into bfloat16. `pack` goes further on the CPU, for nothing but
+prediction.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ class PackedConv(nn.Module):
 
     torch's own convolution arranges the weights anew at every call, and with one thread takes a
     slow path for 1x1 kernels. Which arrangement is right depends on the size of the input and the
-    number of threads; a wrong one is slower than none. Results are the same to rounding (1e-5).
+    number of threads; a wrong one is slower than none. Results are the same to rounding (1e-5 in
+    float32).
 
     Args:
         layer: a convolution with its bias.
@@ -212,7 +214,7 @@ def _pack_with_activations(steps: nn.Sequential, keep: bool) -> None:
 
 
 def input_shapes(network: nn.Module, size: int) -> dict[nn.Module, tuple[int, ...]]:
-    """The input (B, C, H, W) of every convolution that runs.
+    """The input (B, C, H, W) of every convolution that is called as a layer.
 
     Args:
         network: one of maskfix's own, from `prepare`.

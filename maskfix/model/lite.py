@@ -91,6 +91,7 @@ class MapsTransform(nn.Module):
 
     def forward(self, encoding: Tensor) -> Tensor:
         x = F.relu6(self.down(encoding), inplace=True)
+        # To scale the kernel spares a pass over memory; `mix` is not called as a layer.
         weight, bias = self.mix.weight * self.scale, self.mix.bias
         assert bias is not None
         return convolve(x, weight, bias * self.scale, linear=True)

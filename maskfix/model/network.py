@@ -37,8 +37,9 @@ class ClickNetwork(nn.Module):
     * points: (B, 2N, 3) rows (y, x, order index) in input pixels; the first N positive, the last
       N negative, unused slots -1.
 
-    Returns ``{"instances": (B, 1, H, W) logits}`` and, where the network has an auxiliary head,
-    ``"instances_aux"`` of the same shape. Sigmoid is left to the caller.
+    Returns ``{"instances": (B, 1, H, W) logits}`` and, where there is an auxiliary head,
+    ``"instances_aux"`` of the same shape (of `lite` in training only). Sigmoid is left to the
+    caller.
 
     A network runs in stages: `encode`, `trunk`, `context`, `decode`, `classify`; in between, its
     features can be taken hold of.

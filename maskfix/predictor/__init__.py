@@ -92,15 +92,15 @@ class Predictor:
         self.flip = isinstance(settings, PaperProtocol) if flip is None else flip
         self.batch_size = batch_size
         self.network = network
-        self.half = isinstance(model, Model) and model.precision == "bfloat16"
+        half = isinstance(model, Model) and model.precision == "bfloat16"
         if isinstance(network, nn.Module):
             keep, prepared = isinstance(settings, FastProtocol), prepare(network)
-            self.network = pack(halve(prepared) if self.half else prepared, keep)
+            self.network = pack(halve(prepared) if half else prepared, keep)
         self.with_mask = bool(getattr(network, "with_prev_mask", True))
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((p.device for p in parameters), torch.device("cpu"))
         self.in_batches = self.device.type != "cpu"
-        logits = partial(_logits, self.network, self.half)
+        logits = partial(_logits, self.network, half)
         is_recorded = self.device.type == "cuda" and isinstance(network, ClickNetwork)
         self.logits = Recorded(logits, batch_size) if is_recorded else logits
         self._threads = torch.get_num_threads()

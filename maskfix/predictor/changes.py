@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskfix.clicks import rough_depth
 from maskfix.predictor.session import FloatArray
 from maskfix.types import Box
 
@@ -195,11 +196,9 @@ def _changes(before: BoolArray, after: BoolArray, clicks: Sequence[Place]) -> It
         if not width:
             continue
         box = Box(top, left, top + height, left + width)
-        bits = change[box.slices].view(np.uint8)
-        _, labels = cv2.connectedComponents(bits, connectivity=8)
-        # Surrounded by zeros: a change ends at the border of the crop, too.
-        padded = cv2.copyMakeBorder(bits, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-        depth = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), np.float32)[1:-1, 1:-1]
+        bits = change[box.slices]
+        _, labels = cv2.connectedComponents(bits.view(np.uint8), connectivity=8)
+        depth = np.asarray(rough_depth(bits), np.float32)
         rows, cols = np.nonzero(bits)
         here = [click for click in clicks if change[click.row, click.col]]
         yield _Change(

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from maskfix.clicks import rough_depth
 from maskfix.config import Guard
 from maskfix.masks import Mask, enclose
 from maskfix.types import Box, Click
@@ -112,8 +113,7 @@ def _unasked(before: Mask, after: Mask, clicks: Sequence[Click], limits: Limits)
     for change, positive in ((new & ~old, True), (old & ~new, False)):
         if np.count_nonzero(change) <= allowed**2:
             continue  # nothing that deep has so few pixels
-        padded = cv2.copyMakeBorder(change.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-        depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+        depth = rough_depth(change)
         if depth.max(initial=0) <= allowed:
             continue
         _, labels = cv2.connectedComponents(change.view(np.uint8), connectivity=8)

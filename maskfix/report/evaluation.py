@@ -30,9 +30,9 @@ def write_report(
     `maskfix.evaluate.summarise` documents, and, on request, ``published``: what others have
     measured, see `maskfix.report.published.published_results`. All but ``spc`` and
     ``spc_published`` are the same however often a run was interrupted, and, on the CPU, for any
-    batch size and worker count; the number of threads that torch computes with
-    (``OMP_NUM_THREADS``, in ``machine``) may turn the last bit of a probability, and with it a
-    pixel.
+    batch size and worker count; with methods other than ``ritm`` the number of threads that torch
+    computes with (``OMP_NUM_THREADS``, in ``machine``) may turn the last bit of a probability, and
+    with it a pixel.
 
     instances.csv has one line an instance and entry: ``set, model, method, name, area, clicks,
     noc@..., biou, from_mask, broken@1, broken@end`` (pixels), then ``iou@0`` (before any click),

@@ -301,7 +301,7 @@ class _Looker:
             assert mask is not None and image is not None
             probe = Probe(self.predictor, image, mask)
             self._waiting.append(Waiting(row, probe, loaded.odd[annotation.key]))
-            if len(self._waiting) >= 2 * self.predictor.at_once:
+            if len(self._waiting) >= self.predictor.in_flight:
                 self.ask()
         return rows
 
