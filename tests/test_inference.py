@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -263,11 +264,18 @@ def test_halved_layers_are_packed_where_the_processor_has_the_numbers(
 def test_numbers_are_tried_out_before_a_layer_is_packed_for_them() -> None:
     assert has_pointwise_convolution(torch.bfloat16) or not multiplies_bfloat16()
     assert not has_pointwise_convolution(torch.float64)
-    if has_pointwise_convolution(torch.bfloat16):
-        layer = FixedConv(TrunkConv(8, 16))
-        half = PackedConv(halve(nn.Sequential(layer))[0], keep=True)  # type: ignore[index]
-        x = torch.rand(1, 8, 8, 8)
-        torch.testing.assert_close(half(x).float(), layer(x).float(), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_packed_layers_compute_with_their_own_numbers(dtype: torch.dtype) -> None:
+    if not has_pointwise_convolution(dtype):
+        pytest.skip(f"the processor, or this torch, has no convolution of {dtype}")
+    layer = FixedConv(TrunkConv(8, 16))
+    packed = PackedConv(copy.deepcopy(layer).to(dtype), keep=True)
+    x = torch.rand(1, 8, 8, 8)
+    assert packed(x).dtype == dtype
+    torch.testing.assert_close(packed(x).float(), layer(x), rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize(

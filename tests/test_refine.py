@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from torch import Tensor
+from test_graphs import run_anew
 
 from maskfix.cli.main import main
 from maskfix.model.checkpoint import Model
@@ -525,10 +525,6 @@ def test_batches_make_the_masks_of_single_calls(
             super().__init__(model, batch_size=batch_size)
             self.in_batches = True
             self.logits = Recorded(self.logits, batch_size, run_anew)
-
-    def run_anew(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        result = run()
-        return lambda: result.copy_(run()), result
 
     found = []
     for out in ("single", "batches"):
